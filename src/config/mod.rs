@@ -1,0 +1,9 @@
+//! Settings: one table for flags, `EVERTAIL_*` variables, `.env` and their documentation; resolved into types at once.
+//!
+//! Layer L0. Knows no I/O: the caller reads flags, environment and files.
+
+mod resolve;
+mod table;
+
+pub use resolve::{AllowedOrigin, Config, ConfigError, ConfigErrors, LogFormat, Raw, resolve};
+pub use table::{CLIENT_URL, SETTINGS, Setting};

@@ -1,0 +1,293 @@
+//! From strings to types: defaults, ranges, cross-checks; all problems told at once.
+
+use super::table::{self, Setting};
+use std::collections::HashMap;
+use std::fmt;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::str::FromStr;
+use std::time::Duration;
+
+/// Settings as they were given, by variable; those not given are missing.
+pub type Raw = HashMap<&'static str, String>;
+
+/// One entry of the list of allowed origins.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum AllowedOrigin {
+    /// Every origin (`*`).
+    Any,
+    /// `null`: a page opened from disk, or sandboxed.
+    Null,
+    /// `https://app.example`, compared as browsers write it: lower-case, without a default port.
+    Exact(String),
+}
+
+/// How the server's own log is written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LogFormat {
+    /// Text on a terminal, else JSON.
+    Auto,
+    /// Text.
+    Text,
+    /// One JSON object a line.
+    Json,
+}
+
+/// The settings, resolved. Each field is the setting of the same name.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[expect(missing_docs, reason = "the table says what each is")]
+pub struct Config {
+    pub listen: SocketAddr,
+    pub file: PathBuf,
+    pub allowed_origins: Vec<AllowedOrigin>,
+    pub allowed_hosts: Vec<String>,
+    pub event_bytes_max: usize,
+    pub batch_events_max: usize,
+    pub batch_bytes_max: usize,
+    pub queue_requests_max: usize,
+    pub queue_bytes_max: usize,
+    pub window_bytes_max: usize,
+    pub page_bytes_max: usize,
+    pub read_connections: u32,
+    pub catch_up_pages_max: usize,
+    pub connections_max: usize,
+    pub keep_alive: Duration,
+    pub retry: (Duration, Duration),
+    pub header_timeout: Duration,
+    pub body_timeout: Duration,
+    pub idle_timeout: Duration,
+    pub send_timeout: Duration,
+    pub send_buffer_bytes: usize,
+    pub busy_timeout: Duration,
+    pub disk_free_bytes_min: u64,
+    pub drain_timeout: Duration,
+    pub log_filter: String,
+    pub log_format: LogFormat,
+}
+
+/// One setting that cannot be used.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ConfigError {
+    /// Its variable.
+    pub variable: &'static str,
+    /// What was given.
+    pub value: String,
+    /// What is accepted.
+    pub accepted: String,
+}
+
+/// Everything that is wrong with the settings.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ConfigErrors(pub Vec<ConfigError>);
+
+impl fmt::Display for ConfigErrors {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (index, ConfigError { variable, value, accepted }) in self.0.iter().enumerate() {
+            let separator = if index == 0 { "" } else { "\n" };
+            write!(f, "{separator}{variable} is {value:?}; give it {accepted}")?;
+        }
+        Ok(())
+    }
+}
+
+impl std::error::Error for ConfigErrors {}
+
+/// Resolves the settings. `state_directory` is where a service keeps its files, if the supervisor named a place.
+///
+/// *Errors*: every setting that is out of range or contradicts another, each with its name, value and range.
+pub fn resolve(raw: &Raw, state_directory: Option<PathBuf>) -> Result<Config, ConfigErrors> {
+    let mut r = Resolver { raw, errors: Vec::new() };
+    let file = match (raw.get(table::FILE.variable), state_directory) {
+        (None, Some(folder)) => folder.join("evertail.db"),
+        _ => PathBuf::from(r.text(&table::FILE)),
+    };
+    let config = Config {
+        listen: r.parse(&table::LISTEN, SocketAddr::from(([127, 0, 0, 1], 8888))),
+        file,
+        allowed_origins: r.list(&table::ALLOWED_ORIGINS, origin),
+        allowed_hosts: r.list(&table::ALLOWED_HOSTS, host),
+        event_bytes_max: r.bytes(&table::EVENT_BYTES_MAX, 1 << 10, 16 << 20) as usize,
+        batch_events_max: r.number(&table::BATCH_EVENTS_MAX, 1, 10_000) as usize,
+        batch_bytes_max: r.bytes(&table::BATCH_BYTES_MAX, 1 << 10, 64 << 20) as usize,
+        queue_requests_max: r.number(&table::QUEUE_REQUESTS_MAX, 1, 1_000_000) as usize,
+        queue_bytes_max: r.bytes(&table::QUEUE_BYTES_MAX, 1 << 10, 4 << 30) as usize,
+        window_bytes_max: r.bytes(&table::WINDOW_BYTES_MAX, 0, 64 << 30) as usize,
+        page_bytes_max: r.bytes(&table::PAGE_BYTES_MAX, 1 << 10, 16 << 20) as usize,
+        read_connections: r.number(&table::READ_CONNECTIONS, 1, 64) as u32,
+        catch_up_pages_max: r.number(&table::CATCH_UP_PAGES_MAX, 1, 64) as usize,
+        connections_max: r.number(&table::CONNECTIONS_MAX, 1, 1_000_000) as usize,
+        keep_alive: r.seconds(&table::KEEP_ALIVE_SECONDS, 1, 600),
+        retry: (r.seconds(&table::RETRY_SECONDS_MIN, 0, 3600), r.seconds(&table::RETRY_SECONDS_MAX, 0, 3600)),
+        header_timeout: r.seconds(&table::HEADER_TIMEOUT_SECONDS, 1, 600),
+        body_timeout: r.seconds(&table::BODY_TIMEOUT_SECONDS, 1, 3600),
+        idle_timeout: r.seconds(&table::IDLE_TIMEOUT_SECONDS, 1, 3600),
+        send_timeout: r.seconds(&table::SEND_TIMEOUT_SECONDS, 1, 3600),
+        send_buffer_bytes: r.bytes(&table::SEND_BUFFER_BYTES, 4 << 10, 16 << 20) as usize,
+        busy_timeout: r.seconds(&table::BUSY_TIMEOUT_SECONDS, 1, 600),
+        disk_free_bytes_min: r.bytes(&table::DISK_FREE_BYTES_MIN, 0, 1 << 40),
+        drain_timeout: r.seconds(&table::DRAIN_SECONDS, 0, 600),
+        log_filter: r.text(&table::LOG),
+        log_format: r.choice(
+            &table::LOG_FORMAT,
+            &[("auto", LogFormat::Auto), ("text", LogFormat::Text), ("json", LogFormat::Json)],
+        ),
+    };
+    let is_open = r.choice(&table::ALLOW_UNAUTHENTICATED, &[("true", true), ("false", false)]);
+    if !config.listen.ip().is_loopback() && !is_open {
+        r.refuse(&table::LISTEN, "a loopback address, or set EVERTAIL_ALLOW_UNAUTHENTICATED=true to serve everyone who can reach it");
+    }
+    if config.batch_bytes_max < config.event_bytes_max {
+        r.refuse(&table::BATCH_BYTES_MAX, "at least EVERTAIL_EVENT_BYTES_MAX");
+    }
+    if config.queue_bytes_max < config.batch_bytes_max {
+        r.refuse(&table::QUEUE_BYTES_MAX, "at least EVERTAIL_BATCH_BYTES_MAX");
+    }
+    if config.retry.1 < config.retry.0 {
+        r.refuse(&table::RETRY_SECONDS_MAX, "at least EVERTAIL_RETRY_SECONDS_MIN");
+    }
+    if r.errors.is_empty() { Ok(config) } else { Err(ConfigErrors(r.errors)) }
+}
+
+struct Resolver<'a> {
+    raw: &'a Raw,
+    errors: Vec<ConfigError>,
+}
+
+impl Resolver<'_> {
+    fn text(&self, setting: &Setting) -> String {
+        self.raw.get(setting.variable).map_or(setting.default, String::as_str).trim().to_owned()
+    }
+
+    fn refuse(&mut self, setting: &Setting, accepted: &str) {
+        let value = self.text(setting);
+        self.errors.push(ConfigError { variable: setting.variable, value, accepted: accepted.to_owned() });
+    }
+
+    /// `fallback` only stands in until the error is told.
+    fn parse<T: FromStr>(&mut self, setting: &Setting, fallback: T) -> T {
+        self.text(setting).parse().unwrap_or_else(|_| {
+            self.refuse(setting, setting.range);
+            fallback
+        })
+    }
+
+    fn within(&mut self, setting: &Setting, number: Option<u64>, min: u64, max: u64) -> u64 {
+        match number {
+            Some(number) if (min..=max).contains(&number) => number,
+            _ => {
+                self.refuse(setting, setting.range);
+                min
+            }
+        }
+    }
+
+    fn number(&mut self, setting: &Setting, min: u64, max: u64) -> u64 {
+        self.within(setting, self.text(setting).parse().ok(), min, max)
+    }
+
+    fn seconds(&mut self, setting: &Setting, min: u64, max: u64) -> Duration {
+        Duration::from_secs(self.number(setting, min, max))
+    }
+
+    fn bytes(&mut self, setting: &Setting, min: u64, max: u64) -> u64 {
+        self.within(setting, bytes(&self.text(setting)), min, max)
+    }
+
+    fn choice<T: Copy>(&mut self, setting: &Setting, choices: &[(&str, T)]) -> T {
+        let text = self.text(setting);
+        match choices.iter().find(|(name, _)| *name == text) {
+            Some((_, value)) => *value,
+            None => {
+                self.refuse(setting, setting.range);
+                choices[0].1
+            }
+        }
+    }
+
+    fn list<T>(&mut self, setting: &Setting, parse: fn(&str) -> Option<T>) -> Vec<T> {
+        let text = self.text(setting);
+        let entries = text.split(',').map(str::trim).filter(|entry| !entry.is_empty());
+        let parsed: Option<Vec<T>> = entries.map(parse).collect();
+        parsed.unwrap_or_else(|| {
+            self.refuse(setting, setting.range);
+            Vec::new()
+        })
+    }
+}
+
+/// A number of bytes, with or without a binary unit.
+fn bytes(text: &str) -> Option<u64> {
+    let units = [("KiB", 10), ("MiB", 20), ("GiB", 30), ("TiB", 40)];
+    let unit = units.iter().find_map(|(unit, shift)| Some((text.strip_suffix(unit)?, *shift)));
+    let (digits, shift) = unit.unwrap_or((text, 0));
+    digits.trim().parse::<u64>().ok()?.checked_mul(1 << shift)
+}
+
+fn origin(text: &str) -> Option<AllowedOrigin> {
+    match text {
+        "*" => return Some(AllowedOrigin::Any),
+        "null" => return Some(AllowedOrigin::Null),
+        _ => {}
+    }
+    let (scheme, host) = text.split_once("://")?;
+    let is_origin = !scheme.is_empty() && !host.is_empty() && !host.contains(['/', '?', '#', '@', ' ', '*']);
+    is_origin.then(|| AllowedOrigin::Exact(text.to_ascii_lowercase()))
+}
+
+fn host(text: &str) -> Option<String> {
+    let is_name = text.starts_with('[') || !text.contains([':', '/', '*', ' ']);
+    is_name.then(|| text.to_ascii_lowercase())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::SETTINGS;
+
+    fn with(pairs: &[(&'static str, &str)]) -> Result<Config, ConfigErrors> {
+        resolve(&pairs.iter().map(|(name, value)| (*name, (*value).to_owned())).collect(), None)
+    }
+
+    #[test]
+    fn defaults_are_within_their_own_ranges() {
+        let config = with(&[]).unwrap();
+        assert_eq!(config.listen.to_string(), "127.0.0.1:8888");
+        assert_eq!(config.event_bytes_max, 256 << 10);
+        let in_directory = resolve(&Raw::new(), Some(PathBuf::from("/state"))).unwrap();
+        assert_eq!(in_directory.file, PathBuf::from("/state/evertail.db"));
+    }
+
+    #[test]
+    fn all_problems_are_told_at_once_with_name_value_and_range() {
+        let errors = with(&[
+            ("EVERTAIL_LISTEN", "0.0.0.0:1"),
+            ("EVERTAIL_EVENT_BYTES_MAX", "1"),
+            ("EVERTAIL_LOG_FORMAT", "x"),
+        ]);
+        let text = errors.unwrap_err().to_string();
+        assert_eq!(text.lines().count(), 3, "{text}");
+        assert!(text.contains("EVERTAIL_EVENT_BYTES_MAX is \"1\"; give it 1KiB to 16MiB"), "{text}");
+        assert!(text.contains("EVERTAIL_ALLOW_UNAUTHENTICATED=true"), "{text}");
+        assert!(
+            with(&[("EVERTAIL_LISTEN", "0.0.0.0:1"), ("EVERTAIL_ALLOW_UNAUTHENTICATED", "true")]).is_ok()
+        );
+    }
+
+    #[test]
+    fn every_setting_is_read_and_refuses_nonsense() {
+        let free_form = ["EVERTAIL_FILE", "EVERTAIL_LOG"];
+        for setting in SETTINGS.iter().filter(|setting| !free_form.contains(&setting.variable)) {
+            let errors = with(&[(setting.variable, "no such: value/")]).expect_err(setting.variable);
+            assert!(errors.0.iter().any(|error| error.variable == setting.variable), "{}", setting.variable);
+        }
+    }
+
+    #[test]
+    fn bytes_take_binary_units() {
+        assert_eq!(bytes("10"), Some(10));
+        assert_eq!(bytes("64 MiB"), Some(64 << 20));
+        for bad in ["", "KiB", "1KB", "-1", "99999999999TiB"] {
+            assert_eq!(bytes(bad), None, "{bad}");
+        }
+    }
+}

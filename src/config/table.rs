@@ -1,0 +1,157 @@
+//! Every setting, once: its flag, its variable, its default, and what a person needs to know to change it.
+
+/// One setting.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Setting {
+    /// The variable; the flag is its name without `EVERTAIL_`, in lower case, with dashes.
+    pub variable: &'static str,
+    /// The default, as it would be written.
+    pub default: &'static str,
+    /// What it is, with its unit.
+    pub meaning: &'static str,
+    /// What is accepted.
+    pub range: &'static str,
+    /// When to change it.
+    pub change: &'static str,
+}
+
+impl Setting {
+    /// The flag without its dashes in front: `EVERTAIL_KEEP_ALIVE_SECONDS` is `keep-alive-seconds`.
+    pub fn flag(&self) -> String {
+        self.variable.trim_start_matches("EVERTAIL_").to_ascii_lowercase().replace('_', "-")
+    }
+}
+
+macro_rules! settings {
+    ($($name:ident: $variable:literal = $default:literal, $meaning:literal, $range:literal, $change:literal;)*) => {
+        $(pub(super) const $name: Setting = Setting {
+            variable: $variable, default: $default, meaning: $meaning, range: $range, change: $change,
+        };)*
+        /// Every setting, in the order of the documentation.
+        pub const SETTINGS: &[Setting] = &[$($name),*];
+    };
+}
+
+settings! {
+    LISTEN: "EVERTAIL_LISTEN" = "127.0.0.1:8888",
+        "Address and port to listen on.",
+        "an IP address and a port; port 0 takes a free one",
+        "To be reached from other machines. Anything but loopback also needs EVERTAIL_ALLOW_UNAUTHENTICATED.";
+    FILE: "EVERTAIL_FILE" = "data/evertail.db",
+        "The log file, made if missing. Under systemd the default is evertail.db in $STATE_DIRECTORY.",
+        "a path on a local disk",
+        "To keep the log elsewhere, or to run several servers.";
+    ALLOW_UNAUTHENTICATED: "EVERTAIL_ALLOW_UNAUTHENTICATED" = "false",
+        "Serve everyone who can reach the address, without authentication.",
+        "true or false",
+        "Only where a proxy or the network itself decides who may connect.";
+    ALLOWED_ORIGINS: "EVERTAIL_ALLOWED_ORIGINS" = "",
+        "Origins whose pages may read and append, besides those of this machine while listening on loopback.",
+        "a list with commas of origins such as https://app.example, null (a page opened from disk), or *",
+        "When a page from another origin uses this server.";
+    ALLOWED_HOSTS: "EVERTAIL_ALLOWED_HOSTS" = "",
+        "Host names this server answers to, besides localhost and loopback addresses while listening on loopback.",
+        "a list with commas of names without port; empty allows every name off loopback",
+        "Behind a proxy that passes its own name on, or to pin the name of a public server.";
+    EVENT_BYTES_MAX: "EVERTAIL_EVENT_BYTES_MAX" = "256KiB",
+        "Largest event, all its texts together, in bytes.",
+        "1KiB to 16MiB",
+        "For larger payloads. Some SSE clients stop at 64 KiB or 512 KiB a line.";
+    BATCH_EVENTS_MAX: "EVERTAIL_BATCH_EVENTS_MAX" = "1000",
+        "Most events of one request.",
+        "1 to 10000",
+        "For larger atomic batches.";
+    BATCH_BYTES_MAX: "EVERTAIL_BATCH_BYTES_MAX" = "4MiB",
+        "Largest request body, in bytes.",
+        "1KiB to 64MiB, at least EVERTAIL_EVENT_BYTES_MAX",
+        "For larger atomic batches.";
+    QUEUE_REQUESTS_MAX: "EVERTAIL_QUEUE_REQUESTS_MAX" = "4096",
+        "Most append requests that wait for the disk; beyond it they get 429.",
+        "1 to 1000000",
+        "When bursts from very many producers are refused.";
+    QUEUE_BYTES_MAX: "EVERTAIL_QUEUE_BYTES_MAX" = "64MiB",
+        "Most content that waits for the disk, in bytes; beyond it appends get 429.",
+        "1KiB to 4GiB, at least EVERTAIL_BATCH_BYTES_MAX",
+        "When bursts are refused and memory allows more.";
+    WINDOW_BYTES_MAX: "EVERTAIL_WINDOW_BYTES_MAX" = "64MiB",
+        "Memory for the newest events, from which live readers are served, in bytes.",
+        "0 to 64GiB",
+        "Larger when readers often fall behind by more; smaller on a small machine.";
+    PAGE_BYTES_MAX: "EVERTAIL_PAGE_BYTES_MAX" = "64KiB",
+        "Most bytes that one reader is given in one step, and a JSON page holds.",
+        "1KiB to 16MiB",
+        "Rarely: larger is a little faster for few readers and costs memory for each of many.";
+    READ_CONNECTIONS: "EVERTAIL_READ_CONNECTIONS" = "3",
+        "Connections that read the file.",
+        "1 to 64",
+        "One more than cores that may be busy reading history.";
+    CATCH_UP_PAGES_MAX: "EVERTAIL_CATCH_UP_PAGES_MAX" = "2",
+        "Pages of history that all readers together may be reading from the file at one time.",
+        "1 to 64",
+        "Larger when history matters more than the latency of appends.";
+    CONNECTIONS_MAX: "EVERTAIL_CONNECTIONS_MAX" = "10000",
+        "Most connections at one time; lowered at the start to what the descriptor limit allows.",
+        "1 to 1000000",
+        "With more readers, together with the descriptor limit of the service.";
+    KEEP_ALIVE_SECONDS: "EVERTAIL_KEEP_ALIVE_SECONDS" = "15",
+        "Longest silence on a stream, in seconds; then a comment is sent.",
+        "1 to 600",
+        "Shorter behind a proxy that cuts silent connections sooner.";
+    RETRY_SECONDS_MIN: "EVERTAIL_RETRY_SECONDS_MIN" = "1",
+        "Shortest time after which a client that lost its stream comes back, in seconds.",
+        "0 to 3600",
+        "Together with the longest, to spread the return of very many readers.";
+    RETRY_SECONDS_MAX: "EVERTAIL_RETRY_SECONDS_MAX" = "5",
+        "Longest time after which a client that lost its stream comes back, in seconds.",
+        "0 to 3600, at least EVERTAIL_RETRY_SECONDS_MIN",
+        "Larger with very many readers: each takes a random time in between.";
+    HEADER_TIMEOUT_SECONDS: "EVERTAIL_HEADER_TIMEOUT_SECONDS" = "10",
+        "How long a request head may take to arrive, in seconds.",
+        "1 to 600",
+        "Rarely.";
+    BODY_TIMEOUT_SECONDS: "EVERTAIL_BODY_TIMEOUT_SECONDS" = "30",
+        "How long a request body may take to arrive, in seconds.",
+        "1 to 3600",
+        "For large batches over slow links.";
+    IDLE_TIMEOUT_SECONDS: "EVERTAIL_IDLE_TIMEOUT_SECONDS" = "75",
+        "How long a connection may wait for its next request, in seconds.",
+        "1 to 3600",
+        "Above the one of a proxy in front, so that the proxy closes first.";
+    SEND_TIMEOUT_SECONDS: "EVERTAIL_SEND_TIMEOUT_SECONDS" = "30",
+        "How long a client may take nothing of what it is sent, in seconds; then it is disconnected.",
+        "1 to 3600",
+        "Longer for readers on very bad links.";
+    SEND_BUFFER_BYTES: "EVERTAIL_SEND_BUFFER_BYTES" = "32KiB",
+        "Kernel memory for each connection's unsent bytes.",
+        "4KiB to 16MiB",
+        "Larger for few readers over fast, distant links.";
+    BUSY_TIMEOUT_SECONDS: "EVERTAIL_BUSY_TIMEOUT_SECONDS" = "5",
+        "How long a commit waits for another process that writes to the file, in seconds; then appends get 503.",
+        "1 to 600",
+        "When other processes hold the file for long transactions.";
+    DISK_FREE_BYTES_MIN: "EVERTAIL_DISK_FREE_BYTES_MIN" = "256MiB",
+        "Free space below which appends are refused with 507, in bytes, so that checkpoints and trimming still work.",
+        "0 to 1TiB",
+        "Smaller on a small disk.";
+    DRAIN_SECONDS: "EVERTAIL_DRAIN_SECONDS" = "10",
+        "How long requests may take to end when the server stops, in seconds.",
+        "0 to 600",
+        "To match the stop time of the supervisor.";
+    LOG: "EVERTAIL_LOG" = "info",
+        "What the server's own log says, on stderr.",
+        "error, warn, info, debug, trace, or a filter such as info,evertail::http=debug",
+        "To look into a problem.";
+    LOG_FORMAT: "EVERTAIL_LOG_FORMAT" = "auto",
+        "How the server's own log is written.",
+        "text, json, or auto: text on a terminal, else JSON",
+        "To force one of them.";
+}
+
+/// The setting of the client commands: where the server is.
+pub const CLIENT_URL: Setting = Setting {
+    variable: "EVERTAIL_URL",
+    default: "http://127.0.0.1:8888",
+    meaning: "Where `evertail append` and `evertail tail` find the server.",
+    range: "an http URL",
+    change: "When the server listens elsewhere.",
+};

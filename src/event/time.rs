@@ -1,0 +1,69 @@
+//! The receipt time of an event, as it stands in the table: RFC 3339, UTC, microseconds, fixed width.
+//!
+//! Layer L0. Fixed width makes text order the order of time, in SQL as here.
+
+use chrono::{DateTime, Utc};
+use std::fmt;
+
+/// A point in time. *Units*: microseconds since 1970-01-01T00:00:00Z.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
+pub struct Timestamp(i64);
+
+/// 9999-12-31T23:59:59.999999Z: the last time with a year of four digits, which the fixed width needs.
+const MICROSECONDS_MAX: i64 = 253_402_300_799_999_999;
+
+impl Timestamp {
+    /// 1970-01-01T00:00:00Z.
+    pub const EPOCH: Self = Self(0);
+
+    /// The wall clock, which may step back; the writer clamps it.
+    pub fn now() -> Self {
+        Self::from_microseconds(Utc::now().timestamp_micros())
+    }
+
+    /// *Bounds*: clamped to the years 1970 to 9999.
+    pub fn from_microseconds(microseconds: i64) -> Self {
+        Self(microseconds.clamp(0, MICROSECONDS_MAX))
+    }
+
+    /// Microseconds since 1970.
+    pub fn microseconds(self) -> i64 {
+        self.0
+    }
+
+    /// Any RFC 3339 time, of any zone and precision.
+    pub fn parse(text: &str) -> Option<Self> {
+        DateTime::parse_from_rfc3339(text).ok().map(|t| Self::from_microseconds(t.timestamp_micros()))
+    }
+
+    /// This much earlier, not before 1970.
+    pub fn minus(self, duration: std::time::Duration) -> Self {
+        let microseconds = i64::try_from(duration.as_micros()).unwrap_or(i64::MAX);
+        Self::from_microseconds(self.0.saturating_sub(microseconds))
+    }
+}
+
+impl fmt::Display for Timestamp {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let time = DateTime::from_timestamp_micros(self.0).expect("clamped to four-digit years");
+        write!(f, "{}", time.format("%Y-%m-%dT%H:%M:%S%.6fZ"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn text_is_fixed_width_and_parses_back() {
+        for microseconds in [0, 1, 1_700_000_000_000_000, MICROSECONDS_MAX, -5, i64::MAX] {
+            let time = Timestamp::from_microseconds(microseconds);
+            assert_eq!(time.to_string().len(), 27);
+            assert_eq!(Timestamp::parse(&time.to_string()), Some(time));
+        }
+        assert_eq!(
+            Timestamp::parse("2026-11-21T10:00:00.5+01:00").unwrap().to_string(),
+            "2026-11-21T09:00:00.500000Z"
+        );
+    }
+}

@@ -1,0 +1,11 @@
+//! Evertail: a durable event log in one binary and one SQLite file. `docs/ARCHITECTURE.md` is the way in.
+//!
+//! Layers look only down: `event <- store <- log <- http <- cli`.
+
+pub mod config;
+pub mod event;
+pub mod frames;
+pub mod log;
+pub mod sse;
+pub mod store;
+pub mod wire;

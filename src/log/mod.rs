@@ -1,0 +1,240 @@
+//! The log: order, durability and fan-out.
+//!
+//! Layer L2. May import `event`, `frames`, `wire` and `store`; knows no HTTP and no SQL.
+//!
+//! # The way of an event
+//! [`Log::append`] puts a checked request into a bounded queue. The one writer task takes what is waiting as one batch,
+//! plans it (`plan`, a pure function), commits it, publishes it to the recent window, and only then acks. While one
+//! fsync runs, the next batch gathers in the queue by itself.
+//!
+//! [`Reader`] pulls: "what is after my cursor, up to so many bytes". The recent window answers when it reaches back far
+//! enough, the table when not; the reader cannot tell which. A reader that falls behind loses its place in memory and
+//! nothing else, and the writer never waits for one.
+//!
+//! # What a crash leaves
+//! Memory holds only what the table holds: queue entries that nobody was told of, and a cache. See `store`.
+
+mod plan;
+mod reader;
+mod resume;
+mod window;
+mod writer;
+
+pub use plan::{Append, ExpectedLastSeq, Refusal};
+pub use reader::{Gap, ReadError, Reader, ReaderOptions, Step};
+pub use resume::{From, Reset, Resume};
+pub use writer::LogFailed;
+
+use crate::event::{Event, Receipt, Selection, Seq};
+use crate::store::{self, OpenError, Store, StoreError, StoreSettings};
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::{Semaphore, mpsc, oneshot, watch};
+use tokio::task::JoinHandle;
+use window::Window;
+use writer::{Command, Queued, Writer};
+
+/// How to open a log.
+#[derive(Debug, Clone)]
+pub struct LogSettings {
+    /// The file and its connections.
+    pub store: StoreSettings,
+    /// Most append requests that wait for the writer.
+    pub queue_requests_max: usize,
+    /// Most content that waits for the writer. *Units*: bytes.
+    pub queue_bytes_max: usize,
+    /// Most memory for the recent window. *Units*: bytes.
+    pub window_bytes_max: usize,
+    /// Appends are refused below this much free disk. *Units*: bytes.
+    pub disk_free_bytes_min: u64,
+    /// Pages that all readers together may be reading from the table at one time.
+    pub catch_up_pages_max: usize,
+    /// How often the writer looks for commits of other processes while it is idle.
+    pub notice_interval: Duration,
+}
+
+/// What the log holds at one moment. Never shows a seq that is not durable.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Bounds {
+    /// Oldest retained seq; `last_seq + 1` when nothing is retained.
+    pub first_seq: Seq,
+    /// Newest committed seq; 0 for a new log.
+    pub last_seq: Seq,
+}
+
+/// A handle on the log; cheap to clone, all clones are the same log.
+///
+/// Behind it runs the writer task, which [`LogTask`] owns.
+#[derive(Debug, Clone)]
+pub struct Log {
+    shared: Arc<Shared>,
+    /// Bounded by requests; the writer is the one receiver, and closes it when the log closes or fails.
+    queue: mpsc::Sender<Command>,
+}
+
+/// What the handles, the readers and the writer share.
+#[derive(Debug)]
+pub(crate) struct Shared {
+    log_id: String,
+    store: Store,
+    window: Window,
+    /// Sent by the writer only, after the window holds what it promises; every waiting reader is woken by it.
+    bounds: watch::Sender<Bounds>,
+    /// Bounds the queue in bytes: a permit a byte, taken on entry, given back with the ack.
+    queue_bytes: Arc<Semaphore>,
+    queue_bytes_max: usize,
+    /// Bounds the table pages in flight: unthrottled catch-up multiplies the writer's latency.
+    catch_up: Semaphore,
+}
+
+/// The writer task of a log. Await it: it ends when the log is closed, or fails.
+#[derive(Debug)]
+pub struct LogTask {
+    task: JoinHandle<Result<(), LogFailed>>,
+}
+
+/// An append was not acked.
+#[derive(Debug, thiserror::Error)]
+pub enum AppendError {
+    /// The writer has as much waiting as it may; nothing was stored.
+    #[error("the queue of appends is full")]
+    QueueFull,
+    /// The request cannot be stored as it is; nothing of it was.
+    #[error("refused: {0:?}")]
+    Refused(Refusal),
+    /// The disk is full, or below its floor; nothing was stored. Heals by itself.
+    #[error("the disk is full")]
+    DiskFull,
+    /// Another process holds the write lock of the file; nothing was stored.
+    #[error("another process holds the write lock of the log file")]
+    Busy,
+    /// The log is closing; nothing was stored.
+    #[error("the log is closing")]
+    Closed,
+    /// The log has failed. The events may or may not be stored; append them again by id.
+    #[error("the log is unavailable")]
+    Unavailable,
+}
+
+impl Log {
+    /// Opens the log, loads the recent window and starts the writer.
+    ///
+    /// *Errors*: see [`OpenError`]. *Cancel safety*: safe.
+    pub async fn open(settings: LogSettings) -> Result<(Self, LogTask), OpenError> {
+        let opened = store::open(&settings.store).await?;
+        let state = opened.state;
+        let window = Window::new(settings.window_bytes_max, state.last_seq);
+        window
+            .load(&opened.store, state.trimmed_seq, state.last_seq)
+            .await
+            .map_err(|source| OpenError::Sqlite { path: settings.store.file.clone(), source })?;
+        let bounds = Bounds { first_seq: state.trimmed_seq + 1, last_seq: state.last_seq };
+        let shared = Arc::new(Shared {
+            log_id: state.log_id.clone(),
+            store: opened.store,
+            window,
+            bounds: watch::Sender::new(bounds),
+            queue_bytes: Arc::new(Semaphore::new(settings.queue_bytes_max)),
+            queue_bytes_max: settings.queue_bytes_max,
+            catch_up: Semaphore::new(settings.catch_up_pages_max),
+        });
+        let (queue, commands) = mpsc::channel(settings.queue_requests_max);
+        let writer = Writer::new(opened.appender, opened.lock, shared.clone(), commands, &settings, &state);
+        let task = tokio::spawn(writer.run());
+        Ok((Self { shared, queue }, LogTask { task }))
+    }
+
+    /// The log's identity.
+    pub fn id(&self) -> &str {
+        &self.shared.log_id
+    }
+
+    /// What the log holds now.
+    pub fn bounds(&self) -> Bounds {
+        *self.shared.bounds.borrow()
+    }
+
+    /// Whether appends are taken: the writer runs and the log is not closing.
+    pub fn is_open(&self) -> bool {
+        !self.queue.is_closed()
+    }
+
+    /// Stores a request, all of it or nothing, and returns a receipt for each event once they are durable.
+    ///
+    /// *Errors*: see [`AppendError`]; only [`AppendError::Unavailable`] leaves open whether it was stored.
+    /// *Cancel safety*: dropping the future never cancels the commit.
+    pub async fn append(&self, append: Append) -> Result<Vec<Receipt>, AppendError> {
+        let bytes = append.contents.iter().map(|content| content.size_bytes()).sum::<usize>();
+        // A request larger than the whole queue takes all of it, rather than be refused for ever.
+        let permits =
+            u32::try_from(bytes.min(self.shared.queue_bytes_max)).map_err(|_| AppendError::QueueFull)?;
+        let permit = self.shared.queue_bytes.clone().try_acquire_many_owned(permits);
+        let permit = permit.map_err(|_| AppendError::QueueFull)?;
+        let (reply, answer) = oneshot::channel();
+        self.queue.try_send(Command::Append(Queued { append, bytes, reply, permit })).map_err(|error| {
+            match error {
+                mpsc::error::TrySendError::Full(_) => AppendError::QueueFull,
+                mpsc::error::TrySendError::Closed(_) => AppendError::Closed,
+            }
+        })?;
+        answer.await.unwrap_or(Err(AppendError::Unavailable))
+    }
+
+    /// Deletes the events up to this seq, as far as there are such; readers that still want them are told of the gap.
+    ///
+    /// *Errors*: as [`Log::append`]. *Cancel safety*: dropping the future does not cancel the trim.
+    pub async fn trim(&self, through: Seq) -> Result<Bounds, AppendError> {
+        let (reply, answer) = oneshot::channel();
+        self.queue.send(Command::Trim { through, reply }).await.map_err(|_| AppendError::Closed)?;
+        answer.await.unwrap_or(Err(AppendError::Unavailable))
+    }
+
+    /// One event, if it is retained.
+    ///
+    /// *Cancel safety*: safe.
+    pub async fn event(&self, seq: Seq) -> Result<Option<Event>, StoreError> {
+        let bounds = self.bounds();
+        if seq < bounds.first_seq || seq > bounds.last_seq {
+            return Ok(None);
+        }
+        self.shared.store.event(seq).await
+    }
+
+    /// Where a reader that comes with this cursor begins.
+    ///
+    /// *Errors*: the table could not be searched. *Cancel safety*: safe.
+    pub async fn resume(
+        &self,
+        from: From,
+        log_id: Option<&str>,
+        selection: &Selection,
+    ) -> Result<Resume, StoreError> {
+        resume::resume(self, from, log_id, selection).await
+    }
+
+    /// A reader of what is after this cursor.
+    pub fn reader(&self, cursor: Seq, options: ReaderOptions) -> Reader {
+        Reader::new(self.shared.clone(), cursor, options)
+    }
+
+    /// Takes no further appends, answers those already taken, and closes the file. [`LogTask::wait`] tells when.
+    ///
+    /// *Cancel safety*: safe; once sent it goes on by itself.
+    pub async fn close(&self) {
+        // An error means that the writer is gone already.
+        let _ = self.queue.send(Command::Close).await;
+    }
+}
+
+impl LogTask {
+    /// Waits for the writer to end.
+    ///
+    /// *Errors*: the log failed, or its writer panicked; the process must not ack again.
+    /// *Cancel safety*: safe; it may be awaited again.
+    pub async fn wait(&mut self) -> Result<(), LogFailed> {
+        match (&mut self.task).await {
+            Ok(result) => result,
+            Err(error) => Err(LogFailed::Panicked(error.to_string())),
+        }
+    }
+}

@@ -1,0 +1,180 @@
+//! A reader: one pull-driven path over the table and the recent window.
+//!
+//! Two states, one loop. Behind the window it pages the table (catch-up); within it takes shared bytes; at `last_seq`
+//! it waits for the next commit (live). Whoever falls out of the window is simply behind it again.
+
+use super::Shared;
+use crate::event::{Selection, Seq};
+use crate::frames::{Format, Frames, Page, PageBuilder};
+use crate::store::{PageLimits, StoreError};
+use std::sync::Arc;
+use tokio::sync::watch;
+
+/// What a reader wants, and how much at a time.
+#[derive(Debug, Clone)]
+pub struct ReaderOptions {
+    /// Which events.
+    pub selection: Selection,
+    /// In which shape.
+    pub format: Format,
+    /// End after this seq; `None` follows the log for ever.
+    pub through: Option<Seq>,
+    /// End after so many events.
+    pub limit: Option<u64>,
+    /// Most bytes of one page, but for a single event that is larger. *Units*: bytes.
+    pub page_bytes_max: usize,
+}
+
+/// Seqs that a reader asked for and that are trimmed, both ends included.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Gap {
+    /// First missing seq.
+    pub from: Seq,
+    /// Last missing seq.
+    pub to: Seq,
+}
+
+/// What a reader gets next.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Step {
+    /// Events it wanted are gone; it goes on behind them.
+    Gap(Gap),
+    /// The next events, or none if only unwanted ones came: the cursor has moved all the same.
+    Page(Page),
+    /// Nothing more now; [`Reader::wait`] for the next commit.
+    CaughtUp,
+    /// It has had all it asked for.
+    End,
+}
+
+/// A page could not be read. The reader keeps its cursor.
+#[derive(Debug, thiserror::Error)]
+#[error("the events after {cursor} could not be read")]
+pub struct ReadError {
+    cursor: Seq,
+    #[source]
+    source: StoreError,
+}
+
+/// Most events of one page of the table.
+const PAGE_EVENTS_MAX: usize = 1_000;
+
+/// One open reader. It holds its cursor and no events.
+#[derive(Debug)]
+pub struct Reader {
+    shared: Arc<Shared>,
+    bounds: watch::Receiver<super::Bounds>,
+    cursor: Seq,
+    remaining: u64,
+    options: ReaderOptions,
+}
+
+impl Reader {
+    pub(super) fn new(shared: Arc<Shared>, cursor: Seq, options: ReaderOptions) -> Self {
+        let bounds = shared.bounds.subscribe();
+        let remaining = options.limit.unwrap_or(u64::MAX);
+        Self { shared, bounds, cursor, remaining, options }
+    }
+
+    /// Everything up to here was given, told as a gap, or not wanted.
+    pub fn cursor(&self) -> Seq {
+        self.cursor
+    }
+
+    /// The next step; never waits for a commit.
+    ///
+    /// *Errors*: the table could not be read; the cursor stands and the call may be repeated.
+    /// *Cancel safety*: safe; the cursor moves only with the value that is returned.
+    pub async fn next(&mut self) -> Result<Step, ReadError> {
+        loop {
+            let bounds = *self.bounds.borrow();
+            if self.remaining == 0 || self.options.through.is_some_and(|through| self.cursor >= through) {
+                return Ok(Step::End);
+            }
+            if self.cursor + 1 < bounds.first_seq {
+                return Ok(Step::Gap(self.skip_to(bounds.first_seq - 1)));
+            }
+            let through = self.options.through.unwrap_or(Seq::MAX).min(bounds.last_seq);
+            if self.cursor >= through {
+                return Ok(Step::CaughtUp);
+            }
+            if let Some(recent) = self.shared.window.after(self.cursor, self.options.page_bytes_max) {
+                let page = self.page(recent.iter().map(Arc::as_ref), through, None);
+                // A reader far behind in a busy window must not keep the thread to itself.
+                tokio::task::consume_budget().await;
+                return Ok(Step::Page(self.take(page)));
+            }
+            match self.catch_up(through).await {
+                Ok(Some(page)) => return Ok(Step::Page(self.take(page))),
+                // Trimmed while it was read: look at the bounds again, and tell the gap.
+                Ok(None) => {}
+                Err(source) => return Err(ReadError { cursor: self.cursor, source }),
+            }
+        }
+    }
+
+    /// Waits until there is something after the cursor, or what is after it was trimmed.
+    ///
+    /// A log that failed never wakes it: whoever holds a reader ends it when the log ends.
+    /// *Cancel safety*: safe.
+    pub async fn wait(&mut self) {
+        let cursor = self.cursor;
+        let changed = self.bounds.wait_for(|b| b.last_seq > cursor || b.first_seq > cursor + 1).await;
+        changed.expect("the reader itself holds the sender");
+    }
+
+    /// One page of the table; `None` if some of it may have been trimmed meanwhile.
+    async fn catch_up(&self, through: Seq) -> Result<Option<Page>, StoreError> {
+        let _turn = self.shared.catch_up.acquire().await.expect("the semaphore is never closed");
+        let wanted = usize::try_from(self.remaining).unwrap_or(usize::MAX);
+        let limits =
+            PageLimits { events_max: wanted.min(PAGE_EVENTS_MAX), bytes_max: self.options.page_bytes_max };
+        let stored = self.shared.store.page(self.cursor, through, &self.options.selection, limits).await?;
+        if stored.trimmed_seq > self.cursor {
+            // The trim is committed and perhaps not yet published: wait for the bounds that tell it.
+            let trimmed_seq = stored.trimmed_seq;
+            let _ = self.bounds.clone().wait_for(|bounds| bounds.first_seq > trimmed_seq).await;
+            return Ok(None);
+        }
+        let frames = Frames::encode(&stored.events);
+        Ok(Some(self.page(std::iter::once(&frames), through, Some(stored.scanned_to))))
+    }
+
+    /// Cuts a page from frames. `scanned_to` says how far their source was read.
+    fn page<'f>(
+        &self,
+        frames: impl Iterator<Item = &'f Frames>,
+        through: Seq,
+        scanned_to: Option<Seq>,
+    ) -> Page {
+        let options = &self.options;
+        let events_max = usize::try_from(self.remaining).unwrap_or(usize::MAX);
+        let mut page = PageBuilder::new(
+            self.cursor,
+            &options.selection,
+            options.format,
+            options.page_bytes_max,
+            events_max,
+        );
+        let mut is_whole = true;
+        for frames in frames {
+            is_whole = page.add(frames, through);
+            if !is_whole {
+                break;
+            }
+        }
+        page.finish(scanned_to.filter(|_| is_whole))
+    }
+
+    fn take(&mut self, page: Page) -> Page {
+        self.cursor = page.cursor;
+        self.remaining -= page.events as u64;
+        page
+    }
+
+    fn skip_to(&mut self, to: Seq) -> Gap {
+        let gap = Gap { from: self.cursor + 1, to };
+        self.cursor = to;
+        gap
+    }
+}

@@ -1,0 +1,176 @@
+//! The recent window: the newest events in memory, encoded, bounded in bytes. A cache: emptied at any moment, nothing
+//! changes but speed.
+
+use crate::event::{Selection, Seq};
+use crate::frames::Frames;
+use crate::store::{PageLimits, Store, StoreError};
+use std::collections::VecDeque;
+use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+
+/// Holds every event in `floor < seq <= last pushed`.
+#[derive(Debug)]
+pub(super) struct Window {
+    bytes_max: usize,
+    /// Held for a few pointer copies: by the writer to push, by readers to take. Nothing waits under it.
+    inner: RwLock<Inner>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    frames: VecDeque<Arc<Frames>>,
+    bytes: usize,
+    floor: Seq,
+}
+
+/// Events of one page while the window is loaded from the table.
+const LOAD_EVENTS: u64 = 1_000;
+
+impl Window {
+    /// An empty window at the end of the log.
+    pub(super) fn new(bytes_max: usize, last_seq: Seq) -> Self {
+        Self { bytes_max, inner: RwLock::new(Inner { frames: VecDeque::new(), bytes: 0, floor: last_seq }) }
+    }
+
+    /// Fills the window backward from the end of the log, so that readers who come back after a restart are served
+    /// from memory.
+    pub(super) async fn load(
+        &self,
+        store: &Store,
+        trimmed_seq: Seq,
+        last_seq: Seq,
+    ) -> Result<(), StoreError> {
+        let limits = PageLimits { events_max: LOAD_EVENTS as usize, bytes_max: self.bytes_max };
+        let (mut through, mut step) = (last_seq, LOAD_EVENTS);
+        while through > trimmed_seq {
+            let after = through.saturating_sub(step).max(trimmed_seq);
+            let page = store.page(after, through, &Selection::all(), limits).await?;
+            if page.scanned_to < through && step > 1 {
+                // Large events: the page was cut before it reached what is already loaded.
+                step /= 2;
+                continue;
+            }
+            if !self.push_front(Arc::new(Frames::encode(&page.events)), after) {
+                break;
+            }
+            through = after;
+        }
+        Ok(())
+    }
+
+    /// Adds older events below the floor; false, and nothing added, if they do not fit.
+    fn push_front(&self, frames: Arc<Frames>, floor: Seq) -> bool {
+        let mut inner = self.write();
+        let bytes = frames.size_bytes();
+        let fits = inner.bytes + bytes <= self.bytes_max;
+        if fits {
+            inner.bytes += bytes;
+            inner.floor = floor;
+            inner.frames.push_front(frames);
+        }
+        fits
+    }
+
+    /// Adds the newest events and lets the oldest go.
+    pub(super) fn push(&self, frames: Frames) {
+        let mut inner = self.write();
+        inner.bytes += frames.size_bytes();
+        inner.frames.push_back(Arc::new(frames));
+        while inner.bytes > self.bytes_max && inner.drop_oldest() {}
+    }
+
+    /// Lets go what was trimmed, so that trimmed events are gone from memory too.
+    pub(super) fn trim(&self, through: Seq) {
+        let mut inner = self.write();
+        while inner.frames.front().and_then(|f| f.first_seq()).is_some_and(|first| first <= through) {
+            inner.drop_oldest();
+        }
+    }
+
+    /// What follows the cursor, as whole frames up to about so many bytes; `None` if the window does not reach back
+    /// that far.
+    pub(super) fn after(&self, cursor: Seq, bytes_max: usize) -> Option<Vec<Arc<Frames>>> {
+        let inner = self.read();
+        if cursor < inner.floor {
+            return None;
+        }
+        let from = inner.frames.partition_point(|frames| frames.last_seq().is_none_or(|last| last <= cursor));
+        let mut bytes = 0;
+        let taken = inner.frames.iter().skip(from).take_while(|frames| {
+            let is_wanted = bytes < bytes_max;
+            bytes += frames.size_bytes();
+            is_wanted
+        });
+        Some(taken.cloned().collect())
+    }
+
+    // A panic under the lock leaves whole entries behind, at worst a wrong byte count: nothing to refuse service for.
+    fn read(&self) -> RwLockReadGuard<'_, Inner> {
+        self.inner.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn write(&self) -> RwLockWriteGuard<'_, Inner> {
+        self.inner.write().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Inner {
+    fn drop_oldest(&mut self) -> bool {
+        let Some(frames) = self.frames.pop_front() else { return false };
+        self.bytes -= frames.size_bytes();
+        self.floor = self.floor.max(frames.last_seq().unwrap_or(0));
+        true
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::event::{Content, Event, StreamName, Timestamp};
+
+    fn frames(seqs: std::ops::RangeInclusive<Seq>) -> Frames {
+        let content = Content::new(StreamName::parse("a").unwrap());
+        Frames::encode(
+            &seqs
+                .map(|seq| Event { seq, created_at: Timestamp::EPOCH, content: content.clone() })
+                .collect::<Vec<_>>(),
+        )
+    }
+
+    fn first_after(window: &Window, cursor: Seq) -> Option<Option<Seq>> {
+        window.after(cursor, usize::MAX).map(|found| found.first().and_then(|f| f.first_seq()))
+    }
+
+    #[test]
+    fn a_cursor_below_the_floor_is_the_tables() {
+        let window = Window::new(1 << 20, 10);
+        assert_eq!(first_after(&window, 10), Some(None));
+        assert_eq!(first_after(&window, 9), None);
+        window.push(frames(11..=12));
+        window.push(frames(13..=13));
+        assert_eq!(first_after(&window, 10), Some(Some(11)));
+        assert_eq!(first_after(&window, 12), Some(Some(13)));
+        assert_eq!(first_after(&window, 13), Some(None));
+        assert_eq!(first_after(&window, 9), None);
+    }
+
+    #[test]
+    fn the_oldest_go_when_the_bytes_are_used_up() {
+        let window = Window::new(frames(1..=10).size_bytes() * 2, 0);
+        for start in [1, 11, 21] {
+            window.push(frames(start..=start + 9));
+        }
+        assert_eq!(first_after(&window, 9), None);
+        assert_eq!(first_after(&window, 10), Some(Some(11)));
+        window.trim(15);
+        assert_eq!(first_after(&window, 19), None);
+        assert_eq!(first_after(&window, 20), Some(Some(21)));
+    }
+
+    #[test]
+    fn an_event_larger_than_the_window_leaves_it_empty_and_true() {
+        let window = Window::new(10, 0);
+        window.push(frames(1..=1));
+        assert_eq!(first_after(&window, 0), None);
+        assert_eq!(first_after(&window, 1), Some(None));
+    }
+}

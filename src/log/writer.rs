@@ -1,0 +1,346 @@
+//! The writer: the one task that commits. gather -> commit -> publish -> ack, each a function of its own, because a
+//! replicated log would replace only the commit.
+
+use super::plan::{Append, Knowledge, Plan, Position, Refusal, plan};
+use super::{AppendError, Bounds, LogSettings, Shared};
+use crate::event::{Event, Receipt, Selection, Seq, StreamName, Timestamp};
+use crate::frames::Frames;
+use crate::store::{Appender, CommitError, IdKey, LogState, PageLimits, StoreError};
+use std::collections::{HashMap, HashSet};
+use std::fs::File;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot};
+use tokio::time::{Interval, MissedTickBehavior};
+
+/// Most events of one commit, unless a single request has more. Beyond this a larger commit is no faster for each event
+/// and everyone in it waits longer.
+const BATCH_EVENTS_MAX: usize = 1_024;
+/// Most content of one commit, unless a single request has more. *Units*: bytes.
+const BATCH_BYTES_MAX: usize = 8 << 20;
+/// Events of other processes that are published at a time.
+const NOTICE_LIMITS: PageLimits = PageLimits { events_max: 1_000, bytes_max: 4 << 20 };
+
+/// The log can no longer promise anything; the process must end and start anew.
+#[derive(Debug, thiserror::Error)]
+pub enum LogFailed {
+    /// A commit or a checkpoint failed in a way that leaves open what is on disk.
+    #[error("the log file failed while {during}; start again, which makes durable what is there")]
+    Store {
+        /// What the writer was doing.
+        during: &'static str,
+        /// Why it failed.
+        #[source]
+        source: CommitError,
+    },
+    /// A bug.
+    #[error("the writer panicked: {0}; start again, and report it")]
+    Panicked(String),
+}
+
+/// What the writer is asked to do.
+#[derive(Debug)]
+pub(super) enum Command {
+    Append(Queued),
+    Trim { through: Seq, reply: oneshot::Sender<Result<Bounds, AppendError>> },
+    Close,
+}
+
+/// A request that waits. Whoever asked may have gone; it is committed all the same.
+#[derive(Debug)]
+pub(super) struct Queued {
+    pub(super) append: Append,
+    pub(super) bytes: usize,
+    pub(super) reply: oneshot::Sender<Result<Vec<Receipt>, AppendError>>,
+    /// Its share of the queue's bytes, given back when it is answered.
+    #[expect(dead_code, reason = "held, not read")]
+    pub(super) permit: OwnedSemaphorePermit,
+}
+
+pub(super) struct Writer {
+    appender: Appender,
+    shared: Arc<Shared>,
+    commands: mpsc::Receiver<Command>,
+    /// A command that did not fit into the batch before it; the next one to be done.
+    carried: Option<Command>,
+    position: Position,
+    disk_free_bytes_min: u64,
+    /// Ticks while the writer is idle: time to look for commits of other processes.
+    idle: Interval,
+    data_version: Option<i64>,
+    /// Keeps other servers off the file until this task has ended.
+    _lock: File,
+}
+
+/// A failure on the write path with what was being done.
+type Failure = (&'static str, CommitError);
+
+impl Writer {
+    pub(super) fn new(
+        appender: Appender,
+        lock: File,
+        shared: Arc<Shared>,
+        commands: mpsc::Receiver<Command>,
+        settings: &LogSettings,
+        state: &LogState,
+    ) -> Self {
+        let mut idle = tokio::time::interval(settings.notice_interval.max(Duration::from_millis(1)));
+        idle.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        Self {
+            appender,
+            shared,
+            commands,
+            carried: None,
+            position: Position { last_seq: state.last_seq, last_created_at: state.last_created_at },
+            disk_free_bytes_min: settings.disk_free_bytes_min,
+            idle,
+            data_version: None,
+            _lock: lock,
+        }
+    }
+
+    /// Runs until the log is closed or fails. Whatever waits in the queue when it fails is answered `Unavailable`, by
+    /// the end of its reply channel.
+    pub(super) async fn run(mut self) -> Result<(), LogFailed> {
+        match self.work().await {
+            Ok(()) => {
+                self.shared.store.close().await;
+                if let Err(error) = self.appender.close().await {
+                    tracing::warn!(error = &error as &dyn std::error::Error, "closing the log file failed");
+                }
+                Ok(())
+            }
+            Err((during, source)) => {
+                self.commands.close();
+                Err(LogFailed::Store { during, source })
+            }
+        }
+    }
+
+    async fn work(&mut self) -> Result<(), Failure> {
+        while let Some(command) = self.next_command().await? {
+            match command {
+                Command::Append(first) => {
+                    let batch = self.gather(first);
+                    self.append(batch).await?;
+                }
+                Command::Trim { through, reply } => {
+                    let outcome = self.trim(through).await?;
+                    let _ = reply.send(outcome);
+                }
+                Command::Close => self.commands.close(),
+            }
+            match self.appender.checkpoint_if_due().await {
+                Ok(()) => {}
+                Err(error @ CommitError::Failed(_)) => return Err(("checkpointing", error)),
+                Err(error) => {
+                    tracing::warn!(
+                        error = &error as &dyn std::error::Error,
+                        "the WAL was not checkpointed and grows"
+                    );
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// The next command; while there is none, commits of other processes are looked for.
+    async fn next_command(&mut self) -> Result<Option<Command>, Failure> {
+        if let Some(command) = self.carried.take() {
+            return Ok(Some(command));
+        }
+        loop {
+            tokio::select! {
+                biased;
+                command = self.commands.recv() => return Ok(command),
+                _ = self.idle.tick() => self.notice_if_changed().await?,
+            }
+        }
+    }
+
+    /// One batch: what waits now, up to the bounds. Never waits for more.
+    fn gather(&mut self, first: Queued) -> Vec<Queued> {
+        let (mut events, mut bytes) = (first.append.contents.len(), first.bytes);
+        let mut batch = vec![first];
+        while let Ok(command) = self.commands.try_recv() {
+            match command {
+                Command::Append(next)
+                    if events + next.append.contents.len() <= BATCH_EVENTS_MAX
+                        && bytes + next.bytes <= BATCH_BYTES_MAX =>
+                {
+                    events += next.append.contents.len();
+                    bytes += next.bytes;
+                    batch.push(next);
+                }
+                other => {
+                    self.carried = Some(other);
+                    break;
+                }
+            }
+        }
+        batch
+    }
+
+    /// Commits, publishes and acks one batch. Nothing is published or answered before the commit has returned.
+    async fn append(&mut self, batch: Vec<Queued>) -> Result<(), Failure> {
+        let outcome = match self.appender.free_bytes() {
+            Some(free) if free < self.disk_free_bytes_min => Err(CommitError::Full),
+            _ => self.commit(&batch).await,
+        };
+        match outcome {
+            Ok(plan) => {
+                self.publish(&plan.events);
+                ack(batch, plan.outcomes);
+                Ok(())
+            }
+            Err(error) => match refuse(&error) {
+                Some(refusal) => {
+                    tracing::warn!(
+                        error = &error as &dyn std::error::Error,
+                        requests = batch.len(),
+                        "a batch was refused and nothing of it stored"
+                    );
+                    for queued in batch {
+                        let _ = queued.reply.send(Err(refusal()));
+                    }
+                    Ok(())
+                }
+                None => Err(("committing", error)),
+            },
+        }
+    }
+
+    /// Makes a batch durable and returns what it became.
+    ///
+    /// Most batches need no look at the table: their seqs and ids are new, and if they are not, the keys say so. Only
+    /// then, and for conditions, is the batch planned again under the lock.
+    async fn commit(&mut self, batch: &[Queued]) -> Result<Plan, CommitError> {
+        let now = Timestamp::now();
+        let appends = || batch.iter().map(|queued| &queued.append);
+        if appends().all(|append| append.expected.is_none()) {
+            let plan = plan(self.position, now, appends(), Knowledge::default());
+            match self.appender.append(&plan.events).await {
+                Ok(()) => return Ok(plan),
+                Err(CommitError::Conflict) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        while !self.lock().await? {}
+        let known = self.look_up(appends()).await.map_err(CommitError::Failed)?;
+        let plan = plan(self.position, now, appends(), known);
+        self.appender.append_locked(&plan.events).await?;
+        Ok(plan)
+    }
+
+    /// Takes the write lock. False, with the lock released, if other processes had appended: their events come first.
+    async fn lock(&mut self) -> Result<bool, CommitError> {
+        self.appender.lock().await?;
+        let state = self.appender.log_state().await.map_err(CommitError::Failed)?;
+        if state.last_seq == self.position.last_seq {
+            return Ok(true);
+        }
+        self.appender.notice(state.last_seq).await?;
+        self.publish_noticed(&state).await.map_err(CommitError::Failed)?;
+        Ok(false)
+    }
+
+    /// What the table knows of the ids and the streams of a batch. Under the lock.
+    async fn look_up<'a>(
+        &mut self,
+        appends: impl Iterator<Item = &'a Append> + Clone,
+    ) -> Result<Knowledge, StoreError> {
+        let keys: HashSet<IdKey> =
+            appends.clone().flat_map(|append| &append.contents).filter_map(IdKey::of).collect();
+        let ids = self.appender.find_ids(&keys.into_iter().collect::<Vec<_>>()).await?;
+        let mut last_seqs: HashMap<StreamName, Seq> = HashMap::new();
+        for stream in appends.filter_map(|append| append.expected.as_ref()?.stream.as_ref()) {
+            if !last_seqs.contains_key(stream) {
+                last_seqs.insert(stream.clone(), self.appender.last_seq_of(stream).await?);
+            }
+        }
+        Ok(Knowledge { ids, last_seqs })
+    }
+
+    /// Looks whether another process has committed, and if it appended, makes that durable and publishes it.
+    async fn notice_if_changed(&mut self) -> Result<(), Failure> {
+        let during = |error| ("looking for events of other processes", error);
+        let version = self.appender.data_version().await.map_err(|e| during(CommitError::Failed(e)))?;
+        if self.data_version == Some(version) {
+            return Ok(());
+        }
+        loop {
+            match self.lock().await {
+                Ok(true) => break,
+                Ok(false) => {}
+                // Not now; the version is not kept, so the next tick tries again.
+                Err(CommitError::Busy | CommitError::Full) => return Ok(()),
+                Err(error) => return Err(during(error)),
+            }
+        }
+        self.appender.unlock().await.map_err(during)?;
+        self.data_version = Some(version);
+        Ok(())
+    }
+
+    /// Publishes what other processes appended, durable by now.
+    async fn publish_noticed(&mut self, state: &LogState) -> Result<(), StoreError> {
+        while self.position.last_seq < state.last_seq {
+            let after = self.position.last_seq;
+            let page =
+                self.shared.store.page(after, state.last_seq, &Selection::all(), NOTICE_LIMITS).await?;
+            let is_contiguous = page.events.iter().zip(after + 1..).all(|(event, seq)| event.seq == seq);
+            if !is_contiguous || page.events.is_empty() {
+                let seq = i64::try_from(after + 1).unwrap_or(i64::MAX);
+                return Err(StoreError::Damaged {
+                    seq,
+                    what: "it is missing; insert into the view `events`",
+                });
+            }
+            self.publish(&page.events);
+        }
+        Ok(())
+    }
+
+    /// Shows durable events to the readers: the window first, then the bounds that wake them.
+    fn publish(&mut self, events: &[Event]) {
+        let Some(last) = events.last() else { return };
+        self.position = Position { last_seq: last.seq, last_created_at: last.created_at };
+        self.shared.window.push(Frames::encode(events));
+        self.shared.bounds.send_modify(|bounds| bounds.last_seq = last.seq);
+    }
+
+    /// Trims, and then tells the readers.
+    async fn trim(&mut self, through: Seq) -> Result<Result<Bounds, AppendError>, Failure> {
+        let bounds = *self.shared.bounds.borrow();
+        let through = through.min(bounds.last_seq);
+        if through < bounds.first_seq {
+            return Ok(Ok(bounds));
+        }
+        if let Err(error) = self.appender.trim(through).await {
+            return match refuse(&error) {
+                Some(refusal) => Ok(Err(refusal())),
+                None => Err(("trimming", error)),
+            };
+        }
+        self.shared.window.trim(through);
+        self.shared.bounds.send_modify(|bounds| bounds.first_seq = through + 1);
+        Ok(Ok(*self.shared.bounds.borrow()))
+    }
+}
+
+/// Answers every request of a batch. A requester that has gone is no concern of ours.
+fn ack(batch: Vec<Queued>, outcomes: Vec<Result<Vec<Receipt>, Refusal>>) {
+    for (queued, outcome) in batch.into_iter().zip(outcomes) {
+        let _ = queued.reply.send(outcome.map_err(AppendError::Refused));
+    }
+}
+
+/// What requesters are told when a commit did not happen; `None` when it cannot be known and acking must end.
+fn refuse(error: &CommitError) -> Option<fn() -> AppendError> {
+    match error {
+        CommitError::Full => Some(|| AppendError::DiskFull),
+        CommitError::Busy => Some(|| AppendError::Busy),
+        // Under the lock nobody else can have taken a seq or an id: a conflict there is damage.
+        CommitError::Conflict | CommitError::Failed(_) => None,
+    }
+}

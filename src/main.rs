@@ -1,0 +1,3 @@
+//! The `evertail` binary.
+
+fn main() {}

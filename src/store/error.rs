@@ -1,0 +1,145 @@
+//! What can go wrong in the store, one enum for each operation.
+
+use std::path::PathBuf;
+
+/// Reading failed.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// SQLite refused or failed.
+    #[error("reading the log file failed")]
+    Sqlite(#[from] sqlx::Error),
+    /// A row is not what the schema promises.
+    #[error("event {seq} in the log file is damaged: {what}")]
+    Damaged {
+        /// The row.
+        seq: i64,
+        /// Which promise is broken.
+        what: &'static str,
+    },
+}
+
+/// A commit did not happen, or nobody can know whether it did.
+#[derive(Debug, thiserror::Error)]
+pub enum CommitError {
+    /// A seq or an id is already there. Nothing was stored; look again under the lock.
+    #[error("a seq or an id of the batch is already stored")]
+    Conflict,
+    /// The disk is full. Nothing was stored; try again when there is space.
+    #[error("the disk is full")]
+    Full,
+    /// Another process has held the file's write lock for the whole busy time. Nothing was stored; try again.
+    #[error("another process holds the write lock of the log file")]
+    Busy,
+    /// Anything else, I/O errors first: what is on disk is unknown, and this process must not ack again.
+    #[error("committing to the log file failed")]
+    Failed(#[source] StoreError),
+}
+
+const SQLITE_BUSY: i32 = 5;
+const SQLITE_FULL: i32 = 13;
+const SQLITE_CONSTRAINT: i32 = 19;
+/// No room to grow the `-shm` index, which is rebuilt at need and holds no data: a full disk like any other.
+const SQLITE_IOERR_SHMSIZE: i32 = 10 | (19 << 8);
+
+impl From<sqlx::Error> for CommitError {
+    fn from(error: sqlx::Error) -> Self {
+        let code: Option<i32> =
+            error.as_database_error().and_then(|e| e.code()).and_then(|code| code.parse().ok());
+        match code {
+            Some(SQLITE_IOERR_SHMSIZE) => Self::Full,
+            Some(code) => match code & 0xff {
+                SQLITE_BUSY => Self::Busy,
+                SQLITE_FULL => Self::Full,
+                SQLITE_CONSTRAINT if error.as_database_error().is_some_and(|e| e.is_unique_violation()) => {
+                    Self::Conflict
+                }
+                _ => Self::Failed(error.into()),
+            },
+            None => Self::Failed(error.into()),
+        }
+    }
+}
+
+/// The file cannot be opened as a log. Each display ends with the next step to take.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// Another server has it.
+    #[error(
+        "{path} is in use by another evertail{holder}; stop that one, or choose another file with --file"
+    )]
+    InUse {
+        /// The log file.
+        path: PathBuf,
+        /// ` (process 123)` when known.
+        holder: String,
+    },
+    /// A file or folder cannot be made or locked.
+    #[error(
+        "{path} cannot be used; check that the folder exists and is writable, or choose another file with --file"
+    )]
+    Folder {
+        /// The file or folder.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: std::io::Error,
+    },
+    /// An SQLite file of somebody else.
+    #[error("{path} is an SQLite file but not an Evertail log; choose another file with --file")]
+    NotALog {
+        /// The file.
+        path: PathBuf,
+    },
+    /// Written by a newer server.
+    #[error("{path} has log format {format}, this server knows up to {format_max}; start a newer evertail")]
+    Newer {
+        /// The file.
+        path: PathBuf,
+        /// Its format.
+        format: i64,
+        /// The newest format this server writes.
+        format_max: i64,
+    },
+    /// The bundled SQLite is older than the first one without the WAL-reset corruption bug.
+    #[error("this binary has SQLite {version}, which can corrupt a WAL; build it with 3.51.3 or later")]
+    SqliteTooOld {
+        /// The library's version.
+        version: String,
+    },
+    /// A pragma that the promise needs was not accepted.
+    #[error(
+        "SQLite set {pragma} to {got} where {wanted} is needed; use a local file system that supports it"
+    )]
+    Pragma {
+        /// Its name.
+        pragma: &'static str,
+        /// What the promise needs.
+        wanted: String,
+        /// What SQLite says it is.
+        got: String,
+    },
+    /// Another process keeps a transaction open, so that the WAL cannot be made durable.
+    #[error("another program keeps a transaction open on {path}; end it, then start again")]
+    Busy {
+        /// The file.
+        path: PathBuf,
+    },
+    /// SQLite cannot open, migrate or read it.
+    #[error("{path} cannot be opened as a log; look at it with `sqlite3 {path} 'pragma quick_check'`")]
+    Sqlite {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: StoreError,
+    },
+    /// The schema cannot be brought up to date.
+    #[error("{path} cannot be migrated; restore it from a backup, or choose another file with --file")]
+    Migrate {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: sqlx::migrate::MigrateError,
+    },
+}

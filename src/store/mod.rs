@@ -1,0 +1,44 @@
+//! The store: the only place that knows SQLite.
+//!
+//! Layer L1. May import `event`; knows nothing of readers, frames, HTTP or settings' names.
+//!
+//! # Layout
+//! One file in WAL mode; its tables are described in `migrations/0001_log.sql`. Beside it lie SQLite's own `-wal` and
+//! `-shm`, and `<file>.lock`, which keeps a second server away and nobody else.
+//!
+//! # Who does what
+//! [`Appender`] owns the one connection that writes: `BEGIN IMMEDIATE`, a few statements, `COMMIT` with
+//! `synchronous=FULL`, as one call. [`Store`] owns a fixed pool of read-only connections; a page is one short statement,
+//! finished before its first byte goes to a socket, so that it never pins the WAL.
+//!
+//! # What a crash leaves
+//! * before COMMIT wrote its last frame: nothing of the batch, and nobody was told of it;
+//! * between that write and its fsync: perhaps the batch, perhaps not, and nobody was told of it. [`open`] therefore
+//!   moves all of the WAL into the file and syncs it *before* anyone reads, so that what is read once stays;
+//! * after the fsync: the batch, acked or not. A producer that was not answered repeats it by id.
+
+mod append;
+mod error;
+mod open;
+mod read;
+mod row;
+
+pub use append::{Appender, IdKey, Known};
+pub use error::{CommitError, OpenError, StoreError};
+pub use open::{Opened, StoreSettings, open};
+pub use read::{PageLimits, Store, StoredPage};
+
+use crate::event::{Seq, Timestamp};
+
+/// What the file says of the log as a whole.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LogState {
+    /// The log's identity.
+    pub log_id: String,
+    /// Every seq up to here is trimmed.
+    pub trimmed_seq: Seq,
+    /// Newest committed seq; equal to `trimmed_seq` when nothing is retained.
+    pub last_seq: Seq,
+    /// `created_at` of the newest event ever stored.
+    pub last_created_at: Timestamp,
+}

@@ -1,0 +1,223 @@
+//! Reading the log: pages for readers, single events, and the searches that turn a time or a count into a cursor.
+//!
+//! Every statement is bounded in rows, bytes and scanned seqs, and is over when the function returns.
+
+use super::{LogState, StoreError, row};
+use crate::event::{Event, Pattern, Selection, Seq, Timestamp};
+use futures_util::TryStreamExt;
+use sqlx::sqlite::{Sqlite, SqlitePool};
+use sqlx::{AssertSqlSafe, QueryBuilder, Row, SqliteConnection};
+
+/// How many seqs one statement may look at for a selection that matches few of them.
+///
+/// *Source*: SQLite visits about 12 M rows/s, so a step is some 5 ms, during which the WAL cannot be reset.
+const SCAN_SEQS_MAX: Seq = 65_536;
+
+/// The read side of the store. Cheap to clone; all clones share the pool.
+#[derive(Debug, Clone)]
+pub struct Store {
+    pool: SqlitePool,
+}
+
+/// Bounds of one page.
+#[derive(Debug, Clone, Copy)]
+pub struct PageLimits {
+    /// At most so many events.
+    pub events_max: usize,
+    /// No further event once so many bytes of content were read. *Units*: bytes.
+    pub bytes_max: usize,
+}
+
+/// Events that follow a cursor.
+#[derive(Debug)]
+pub struct StoredPage {
+    /// Those wanted, in order.
+    pub events: Vec<Event>,
+    /// Everything up to here was looked at.
+    pub scanned_to: Seq,
+    /// Read after the events: if it is beyond the cursor, some may be missing from the page.
+    pub trimmed_seq: Seq,
+}
+
+impl Store {
+    pub(super) fn new(pool: SqlitePool) -> Self {
+        Self { pool }
+    }
+
+    /// What is wanted of `after < seq <= through`, from the beginning of that range.
+    ///
+    /// *Errors*: SQLite failed; the reader keeps its cursor and may try again.
+    /// *Cancel safety*: safe; nothing is changed.
+    pub async fn page(
+        &self,
+        after: Seq,
+        through: Seq,
+        selection: &Selection,
+        limits: PageLimits,
+    ) -> Result<StoredPage, StoreError> {
+        let scan_through =
+            if selection.is_all() { through } else { through.min(after.saturating_add(SCAN_SEQS_MAX)) };
+        let mut query = select(row::COLUMNS, selection, after, scan_through);
+        query.push(" ORDER BY seq LIMIT ").push_bind(limits.events_max as i64);
+        let mut connection = self.pool.acquire().await?;
+        let mut events: Vec<Event> = Vec::new();
+        let mut bytes = 0;
+        let mut is_cut = false;
+        {
+            let mut rows = query.build().fetch(&mut *connection);
+            while let Some(row) = rows.try_next().await? {
+                let event = row::event(&row)?;
+                bytes += event.content.size_bytes();
+                events.push(event);
+                is_cut = events.len() >= limits.events_max || bytes >= limits.bytes_max;
+                if is_cut {
+                    break;
+                }
+            }
+        }
+        let scanned_to = match events.last() {
+            Some(last) if is_cut => last.seq,
+            _ => scan_through,
+        };
+        let trimmed_seq = trimmed_seq(&mut connection).await?;
+        Ok(StoredPage { events, scanned_to, trimmed_seq })
+    }
+
+    /// One event, if it is retained.
+    ///
+    /// *Cancel safety*: safe.
+    pub async fn event(&self, seq: Seq) -> Result<Option<Event>, StoreError> {
+        let sql = format!("SELECT {} FROM log WHERE seq = ?", row::COLUMNS);
+        let row = sqlx::query(AssertSqlSafe(sql)).bind(to_sql(seq)).fetch_optional(&self.pool).await?;
+        row.as_ref().map(row::event).transpose()
+    }
+
+    /// The newest seq with `created_at` before this time: the cursor from which everything since then follows.
+    ///
+    /// A binary search on the primary key, since `created_at` never decreases.
+    /// *Cancel safety*: safe.
+    pub async fn cursor_before(&self, time: Timestamp, first: Seq, last: Seq) -> Result<Seq, StoreError> {
+        let (mut low, mut high) = (first, last.saturating_add(1));
+        let time = time.to_string();
+        let mut connection = self.pool.acquire().await?;
+        while low < high {
+            let middle = low + (high - low) / 2;
+            let row = sqlx::query("SELECT seq, created_at < ? FROM log WHERE seq >= ? ORDER BY seq LIMIT 1")
+                .bind(time.as_str())
+                .bind(to_sql(middle))
+                .fetch_optional(&mut *connection)
+                .await?;
+            match row {
+                Some(row) if row.try_get::<bool, _>(1)? => low = from_sql(row.try_get(0)?) + 1,
+                _ => high = middle,
+            }
+        }
+        Ok(low.saturating_sub(1))
+    }
+
+    /// The cursor from which the newest `count` wanted events follow; `first - 1` if there are fewer.
+    ///
+    /// Looks backward in bounded steps.
+    /// *Cancel safety*: safe.
+    pub async fn cursor_before_last(
+        &self,
+        count: u64,
+        selection: &Selection,
+        first: Seq,
+        last: Seq,
+    ) -> Result<Seq, StoreError> {
+        let floor = first.saturating_sub(1);
+        if selection.is_all() || count == 0 {
+            return Ok(last.saturating_sub(count).max(floor));
+        }
+        let mut connection = self.pool.acquire().await?;
+        let (mut through, mut missing) = (last, count);
+        while through > floor {
+            let after = through.saturating_sub(SCAN_SEQS_MAX).max(floor);
+            let mut query = select("seq", selection, after, through);
+            query.push(" ORDER BY seq DESC LIMIT ").push_bind(i64::try_from(missing).unwrap_or(i64::MAX));
+            let mut seqs = query.build().fetch(&mut *connection);
+            while let Some(row) = seqs.try_next().await? {
+                missing -= 1;
+                if missing == 0 {
+                    return Ok(from_sql(row.try_get(0)?).saturating_sub(1));
+                }
+            }
+            through = after;
+        }
+        Ok(floor)
+    }
+
+    /// Closes every connection and waits for them.
+    pub async fn close(&self) {
+        self.pool.close().await;
+    }
+}
+
+/// `SELECT ... WHERE` for a selection within a range of seqs.
+fn select(columns: &'static str, selection: &Selection, after: Seq, through: Seq) -> QueryBuilder<Sqlite> {
+    let mut query = QueryBuilder::new("SELECT ");
+    query.push(columns).push(" FROM log WHERE seq > ").push_bind(to_sql(after));
+    query.push(" AND seq <= ").push_bind(to_sql(through));
+    push_any(&mut query, "stream", &selection.streams);
+    push_any(&mut query, "type", &selection.types);
+    query
+}
+
+/// ` AND (column = ? OR column >= ? AND column < ? ...)`. The column is one of ours, the patterns are bound.
+fn push_any(query: &mut QueryBuilder<Sqlite>, column: &'static str, patterns: &[Pattern]) {
+    for (index, pattern) in patterns.iter().enumerate() {
+        query.push(if index == 0 { " AND (" } else { " OR " });
+        match pattern {
+            Pattern::Exact(name) => query.push(column).push(" = ").push_bind(name.clone()),
+            Pattern::Prefix(prefix) if prefix.is_empty() => query.push("true"),
+            // A prefix ends with `.`, and `/` is the next character after it.
+            Pattern::Prefix(prefix) => query
+                .push(column)
+                .push(" >= ")
+                .push_bind(prefix.clone())
+                .push(" AND ")
+                .push(column)
+                .push(" < ")
+                .push_bind(format!("{}/", &prefix[..prefix.len() - 1])),
+        };
+    }
+    if !patterns.is_empty() {
+        query.push(")");
+    }
+}
+
+async fn trimmed_seq(connection: &mut SqliteConnection) -> Result<Seq, StoreError> {
+    let seq: i64 = sqlx::query_scalar("SELECT trimmed_seq FROM meta").fetch_one(connection).await?;
+    Ok(from_sql(seq))
+}
+
+/// The state of the log as this connection sees it now.
+pub(super) async fn log_state(connection: &mut SqliteConnection) -> Result<LogState, StoreError> {
+    let row = sqlx::query(
+        "SELECT log_id, trimmed_seq, max(trimmed_seq, coalesce((SELECT max(seq) FROM log), 0)),
+                max(trimmed_created_at, coalesce((SELECT created_at FROM log ORDER BY seq DESC LIMIT 1), ''))
+         FROM meta",
+    )
+    .fetch_one(connection)
+    .await?;
+    let last_seq: i64 = row.try_get(2)?;
+    let last_created_at: String = row.try_get(3)?;
+    Ok(LogState {
+        log_id: row.try_get(0)?,
+        trimmed_seq: from_sql(row.try_get(1)?),
+        last_seq: from_sql(last_seq),
+        last_created_at: Timestamp::parse(&last_created_at)
+            .ok_or(StoreError::Damaged { seq: last_seq, what: "created_at is not an RFC 3339 time" })?,
+    })
+}
+
+/// SQLite's integers are signed; a seq beyond them can only be a cursor that nothing follows.
+pub(super) fn to_sql(seq: Seq) -> i64 {
+    i64::try_from(seq).unwrap_or(i64::MAX)
+}
+
+/// The schema admits no negative seq.
+pub(super) fn from_sql(seq: i64) -> Seq {
+    u64::try_from(seq).unwrap_or(0)
+}

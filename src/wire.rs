@@ -1,0 +1,160 @@
+//! The JSON shapes of the API that both ends of the wire share: an event and the data of the control frames.
+//!
+//! Layer L0. Knows `event`; knows no HTTP, no SQL and no SSE.
+
+use crate::event::{Event, Receipt, Seq};
+use serde::{Deserialize, Serialize};
+use std::io::Write;
+
+/// Names of the control frames: SSE event types that no event of the log can have.
+pub mod control {
+    /// Hands out the reader's own cursor; data: [`super::CursorData`], with an id.
+    pub const CURSOR: &str = "evertail.cursor";
+    /// Events that were trimmed before the reader got them; data: [`super::GapData`].
+    pub const GAP: &str = "evertail.gap";
+    /// The reader's cursor does not belong to this log as it is now; data: [`super::ResetData`].
+    pub const RESET: &str = "evertail.reset";
+    /// The stream is about to end and may be opened again; data: [`super::NoticeData`].
+    pub const NOTICE: &str = "evertail.notice";
+}
+
+/// Data of `evertail.cursor`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CursorData {
+    /// Oldest retained seq; `last_seq + 1` when nothing is retained.
+    pub first_seq: Seq,
+    /// Newest committed seq, 0 for a new log.
+    pub last_seq: Seq,
+    /// The log's identity.
+    pub log: String,
+}
+
+/// Data of `evertail.gap`: seqs that were asked for and are gone, both ends included.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct GapData {
+    /// First missing seq.
+    pub from: Seq,
+    /// Last missing seq.
+    pub to: Seq,
+    /// Why: `trimmed`.
+    pub reason: String,
+}
+
+/// Data of `evertail.reset`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ResetData {
+    /// The cursor that the reader came with.
+    pub cursor: Option<Seq>,
+    /// Newest committed seq of this log.
+    pub last_seq: Seq,
+    /// `ahead`: the cursor is beyond the log. `replaced`: the reader named another log.
+    pub reason: String,
+}
+
+/// Data of `evertail.notice`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NoticeData {
+    /// Why the stream ends: `drain` or `unavailable`.
+    pub reason: String,
+}
+
+/// Writes an event as one line of JSON: the shape of design.md section 5, absent members left out, `data` last.
+///
+/// `created_at` is given as text because a commit formats it once for all its events. Returns where the payload begins
+/// in `out`; as the last member it ends one byte before the end, and is empty there when absent.
+pub fn put_event(out: &mut Vec<u8>, event: &Event, created_at: &str) -> usize {
+    let content = &event.content;
+    write!(out, "{{\"seq\":{},\"stream\":", event.seq).expect(MEMORY);
+    put_string(out, content.stream.as_str());
+    if !content.source.is_empty() {
+        put_member(out, "source", &content.source);
+    }
+    if let Some(id) = &content.id {
+        put_member(out, "id", id);
+    }
+    put_member(out, "type", content.r#type.as_str());
+    if let Some(subject) = &content.subject {
+        put_member(out, "subject", subject);
+    }
+    if let Some(time) = &content.time {
+        put_member(out, "time", time);
+    }
+    put_member(out, "created_at", created_at);
+    let mut data_start = out.len();
+    if let Some(data) = &content.data {
+        out.extend_from_slice(b",\"data\":");
+        data_start = out.len();
+        out.extend_from_slice(data.as_bytes());
+    }
+    out.push(b'}');
+    data_start
+}
+
+const MEMORY: &str = "writing to memory cannot fail";
+
+fn put_member(out: &mut Vec<u8>, name: &str, value: &str) {
+    write!(out, ",\"{name}\":").expect(MEMORY);
+    put_string(out, value);
+}
+
+fn put_string(out: &mut Vec<u8>, text: &str) {
+    serde_json::to_writer(out, text).expect(MEMORY);
+}
+
+/// A receipt as JSON.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ReceiptJson {
+    /// Where the event is in the log.
+    pub seq: Seq,
+    /// The stream it was appended to.
+    pub stream: String,
+    /// Its producer id.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub id: Option<String>,
+    /// When it was first received; left out for a repeat of an event that was trimmed since.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub created_at: Option<String>,
+    /// It was stored by an earlier append; left out when false.
+    #[serde(skip_serializing_if = "std::ops::Not::not", default)]
+    pub duplicate: bool,
+}
+
+impl From<&Receipt> for ReceiptJson {
+    fn from(receipt: &Receipt) -> Self {
+        Self {
+            seq: receipt.seq,
+            stream: receipt.stream.to_string(),
+            id: receipt.id.as_deref().map(str::to_owned),
+            created_at: receipt.created_at.map(|time| time.to_string()),
+            duplicate: receipt.is_duplicate,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::event::{Content, StreamName, Timestamp};
+    use std::sync::Arc;
+
+    #[test]
+    fn event_json_leaves_absent_members_out_and_ends_with_the_payload() {
+        let mut content = Content::new(StreamName::parse("audits").unwrap());
+        let mut event = Event { seq: 42, created_at: Timestamp::default(), content: content.clone() };
+        let mut out = Vec::new();
+        let data_start = put_event(&mut out, &event, "T");
+        assert_eq!(
+            String::from_utf8(out.clone()).unwrap(),
+            r#"{"seq":42,"stream":"audits","type":"message","created_at":"T"}"#
+        );
+        assert_eq!(data_start, out.len() - 1);
+
+        content.id = Some(Arc::from("a\"b"));
+        content.data = Some(Arc::from("[1]"));
+        event.content = content;
+        out.clear();
+        let data_start = put_event(&mut out, &event, "T");
+        assert_eq!(&out[data_start..], b"[1]}");
+        assert!(out.windows(11).any(|w| w == br#""id":"a\"b""#));
+    }
+}
