@@ -2,9 +2,12 @@
 //!
 //! Layers look only down: `event <- store <- log <- http <- cli`.
 
+pub mod cli;
+pub mod client;
 pub mod config;
 pub mod event;
 pub mod frames;
+pub mod http;
 pub mod log;
 pub mod sse;
 pub mod store;

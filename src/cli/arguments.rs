@@ -1,0 +1,124 @@
+//! What the command line accepts. The flags of the server are the table of `config`; nothing is stated twice.
+
+use super::Failure;
+use crate::config::{CLIENT_URL, Raw, SETTINGS, Setting};
+use clap::{Arg, ArgMatches, Command, value_parser};
+use std::collections::HashMap;
+use std::env;
+use std::path::Path;
+
+/// The command line of `evertail`.
+pub fn command() -> Command {
+    Command::new("evertail")
+        .version(env!("CARGO_PKG_VERSION"))
+        .about("A durable event log in one binary and one SQLite file, tailed by any EventSource.")
+        .long_about(
+            "A durable event log in one binary and one SQLite file, tailed by any EventSource.\n\n\
+             Without a command it serves. Every flag of the server can also be set as a variable, in the environment \
+             or in a file named .env in the working directory; a flag wins over a variable, a variable over the file.",
+        )
+        .args_conflicts_with_subcommands(true)
+        .args(SETTINGS.iter().map(flag))
+        .subcommand(Command::new("serve").about("Serve the log (the default)").args(SETTINGS.iter().map(flag)))
+        .subcommand(
+            Command::new("append")
+                .about("Append events to a stream of a running server")
+                .after_help(
+                    "Examples:\n  evertail append audits '{\"actor\":\"alice\"}' --type user.login\n  \
+                     tail -F app.log | evertail append logs -",
+                )
+                .arg(Arg::new("stream").required(true).value_name("STREAM").help("The stream to append to"))
+                .arg(Arg::new("data").required(true).value_name("DATA").allow_hyphen_values(true).help(
+                    "The payload: JSON, or else text; - reads stdin, one event a line",
+                ))
+                .arg(text("type", "TYPE", "The type of the event [default: message]"))
+                .arg(text("id", "ID", "Your own id of the event; repeating it appends nothing"))
+                .arg(text("source", "SOURCE", "The context the event happened in"))
+                .arg(text("subject", "SUBJECT", "What the event is about"))
+                .arg(text("time", "TIME", "When it happened, RFC 3339"))
+                .arg(url()),
+        )
+        .subcommand(
+            Command::new("tail")
+                .about("Follow a stream, or the whole log, of a running server")
+                .after_help(
+                    "Reconnects and resumes by itself. Prints lines for people on a terminal, one JSON event a line \
+                     otherwise.\n\nExamples:\n  evertail tail audits --last 10\n  evertail tail --after 0 | jq .data",
+                )
+                .arg(Arg::new("stream").value_name("STREAM").help("The stream; without it, the whole log"))
+                .arg(text("after", "SEQ", "Begin after this seq; 0 is the beginning").conflicts_with_all(["since", "last"]))
+                .arg(text("since", "TIME", "Begin at this RFC 3339 time, or so long ago: 10m, 2h, 7d").conflicts_with("last"))
+                .arg(text("last", "N", "Begin with the newest N events"))
+                .arg(text("limit", "N", "End after so many events").value_parser(value_parser!(u64).range(1..)))
+                .arg(text("type", "TYPE", "Only this type, or types such as user.*; may be repeated").action(clap::ArgAction::Append))
+                .arg(url()),
+        )
+}
+
+fn flag(setting: &Setting) -> Arg {
+    let default =
+        if setting.default.is_empty() { String::new() } else { format!(" [default: {}]", setting.default) };
+    Arg::new(setting.variable)
+        .long(setting.flag())
+        .value_name("VALUE")
+        .help(format!("{} Accepts {}.{default} [env: {}]", setting.meaning, setting.range, setting.variable))
+}
+
+fn text(name: &'static str, value: &'static str, help: &'static str) -> Arg {
+    Arg::new(name).long(name).value_name(value).help(help)
+}
+
+fn url() -> Arg {
+    text("url", "URL", "Where the server is [default: http://127.0.0.1:8888] [env: EVERTAIL_URL]")
+}
+
+/// The settings of the server as they were given: flag, else variable, else `.env`.
+pub(super) fn settings(matches: &ArgMatches) -> Result<Raw, Failure> {
+    let given = variables()?;
+    let mut raw = Raw::new();
+    for setting in SETTINGS {
+        let flag = matches.get_one::<String>(setting.variable);
+        if let Some(value) = flag.or_else(|| given.get(setting.variable)) {
+            raw.insert(setting.variable, value.clone());
+        }
+    }
+    Ok(raw)
+}
+
+/// The server that the client commands talk to.
+pub(super) fn server_url(matches: &ArgMatches) -> Result<String, Failure> {
+    let url = match matches.get_one::<String>("url") {
+        Some(url) => url.clone(),
+        None => variables()?.remove(CLIENT_URL.variable).unwrap_or_else(|| CLIENT_URL.default.to_owned()),
+    };
+    if url.starts_with("http://") {
+        Ok(url)
+    } else {
+        Err(Failure::usage(format!("{url:?} is not an http URL; give one with --url")))
+    }
+}
+
+/// Every `EVERTAIL_*` variable of the environment and of `.env`. A name that is no setting is a mistake someone will
+/// look for, so it is told.
+fn variables() -> Result<HashMap<String, String>, Failure> {
+    let mut variables = HashMap::new();
+    if Path::new(".env").is_file() {
+        let unreadable = |error: dotenvy::Error| {
+            Failure::usage(format!(".env cannot be read: {error}; mend or remove it"))
+        };
+        for pair in dotenvy::from_path_iter(".env").map_err(unreadable)? {
+            let (name, value) = pair.map_err(unreadable)?;
+            variables.insert(name, value);
+        }
+    }
+    variables.extend(
+        env::vars_os()
+            .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?))),
+    );
+    variables.retain(|name, _| name.starts_with("EVERTAIL_"));
+    let known = |name: &String| SETTINGS.iter().chain([&CLIENT_URL]).any(|setting| setting.variable == name);
+    match variables.keys().find(|name| !known(name)) {
+        Some(name) => Err(Failure::usage(format!("{name} is not a setting; `evertail --help` lists them"))),
+        None => Ok(variables),
+    }
+}

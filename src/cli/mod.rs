@@ -1,0 +1,114 @@
+//! The command line: reads flags and settings, builds the parts, maps results to exit codes.
+//!
+//! Layer L4. stdout is data, stderr is for people. An error is one sentence that ends with the next step.
+
+mod append;
+mod arguments;
+mod output;
+mod serve;
+mod tail;
+
+pub use arguments::command;
+
+use std::io;
+use std::process::ExitCode;
+
+/// How the process ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Exit {
+    /// What was asked is done.
+    Ok = 0,
+    /// It could not be done.
+    Failed = 1,
+    /// It was not asked rightly.
+    Usage = 2,
+    /// The user interrupted it, as a shell counts it.
+    Interrupted = 130,
+}
+
+impl From<Exit> for ExitCode {
+    fn from(exit: Exit) -> Self {
+        Self::from(exit as u8)
+    }
+}
+
+/// A command failed; the message is for people.
+#[derive(Debug)]
+pub(crate) struct Failure {
+    exit: Exit,
+    message: String,
+}
+
+impl Failure {
+    fn usage(message: impl Into<String>) -> Self {
+        Self { exit: Exit::Usage, message: message.into() }
+    }
+
+    fn failed(message: impl Into<String>) -> Self {
+        Self { exit: Exit::Failed, message: message.into() }
+    }
+
+    /// An error with its chain, then the next step if the error does not say it itself.
+    fn from_error(error: &(dyn std::error::Error + 'static), next_step: &str) -> Self {
+        let mut causes = String::new();
+        let mut source = error.source();
+        while let Some(cause) = source {
+            causes.push_str(&format!("; {cause}"));
+            source = cause.source();
+        }
+        // The error's own next step stays last.
+        let text = error.to_string();
+        let message = match (next_step.is_empty(), text.split_once("; ")) {
+            (true, Some((what, step))) => format!("{what}{causes}; {step}"),
+            (true, None) => format!("{text}{causes}"),
+            (false, _) => format!("{text}{causes}; {next_step}"),
+        };
+        Self::failed(message)
+    }
+}
+
+impl From<io::Error> for Failure {
+    fn from(error: io::Error) -> Self {
+        // Whoever reads our output has had enough: that is success.
+        let exit = if error.kind() == io::ErrorKind::BrokenPipe { Exit::Ok } else { Exit::Failed };
+        Self { exit, message: format!("writing the output failed: {error}; check where it goes") }
+    }
+}
+
+/// Runs the command that the process was started with.
+pub fn run() -> ExitCode {
+    let matches = match command().try_get_matches() {
+        Ok(matches) => matches,
+        Err(error) => {
+            let exit = if error.use_stderr() { Exit::Usage } else { Exit::Ok };
+            let _ = error.print();
+            return exit.into();
+        }
+    };
+    let runtime =
+        match tokio::runtime::Builder::new_multi_thread().enable_all().thread_name("evertail").build() {
+            Ok(runtime) => runtime,
+            Err(error) => {
+                output::complain(&format!("the system gives no threads: {error}; raise its process limit"));
+                return Exit::Failed.into();
+            }
+        };
+    let outcome = runtime.block_on(async {
+        match matches.subcommand() {
+            Some(("append", matches)) => append::run(matches).await,
+            Some(("tail", matches)) => tail::run(matches).await,
+            Some((_, matches)) => serve::run(matches).await,
+            None => serve::run(&matches).await,
+        }
+    });
+    // A line that stdin never finishes must not hold the process.
+    runtime.shutdown_background();
+    match outcome {
+        Ok(exit) => exit.into(),
+        Err(Failure { exit: Exit::Ok, .. }) => ExitCode::SUCCESS,
+        Err(Failure { exit, message }) => {
+            output::complain(&message);
+            exit.into()
+        }
+    }
+}

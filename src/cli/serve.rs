@@ -1,0 +1,165 @@
+//! `evertail`, `evertail serve`: builds the parts, runs them, takes them down in order.
+
+use super::{Exit, Failure, arguments};
+use crate::config::{self, Config, LogFormat};
+use crate::http::{self, Closing, ConnectionSettings, HttpSettings, OriginSettings};
+use crate::log::{Log, LogSettings};
+use crate::store::StoreSettings;
+use clap::ArgMatches;
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use std::io::{self, IsTerminal};
+use std::path::PathBuf;
+use std::time::Duration;
+use tokio::net::TcpListener;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::{oneshot, watch};
+use tracing_subscriber::EnvFilter;
+
+/// Descriptors kept for the file, its companions, the read connections and the process itself.
+const DESCRIPTORS_RESERVED: u64 = 128;
+/// How often an idle writer looks for events of other processes.
+///
+/// *Source*: a look costs 32 us, so 40 a second are about 0.1% of a core.
+const NOTICE_INTERVAL: Duration = Duration::from_millis(25);
+
+pub(super) async fn run(matches: &ArgMatches) -> Result<Exit, Failure> {
+    let raw = arguments::settings(matches)?;
+    let state_directory = std::env::var_os("STATE_DIRECTORY").map(PathBuf::from);
+    let config =
+        config::resolve(&raw, state_directory).map_err(|errors| Failure::usage(errors.to_string()))?;
+    start_logging(&config)?;
+    let connections_max = connections_within_descriptors(config.connections_max);
+
+    let listener = TcpListener::bind(config.listen).await.map_err(|source| {
+        let next = "stop what listens there, or choose another address with --listen";
+        Failure::failed(format!("{} cannot be listened on: {source}; {next}", config.listen))
+    })?;
+    let address = listener.local_addr()?;
+    let (log, mut task) =
+        Log::open(log_settings(&config)).await.map_err(|error| Failure::from_error(&error, ""))?;
+    let file = std::path::absolute(&config.file).unwrap_or_else(|_| config.file.clone());
+    tracing::info!(
+        page = format!("http://{address}/"),
+        api = format!("http://{address}/api/v1"),
+        file = %file.display(),
+        log = log.id(),
+        last_seq = log.bounds().last_seq,
+        connections_max,
+        "serving"
+    );
+
+    let (closing, closing_seen) = watch::channel(None);
+    let router = http::router(log.clone(), http_settings(&config, address.ip().is_loopback()), closing_seen);
+    let (stop, stopped) = oneshot::channel::<()>();
+    let server = http::serve(listener, router, connection_settings(&config, connections_max), async {
+        let _ = stopped.await;
+    });
+    let mut server = std::pin::pin!(server);
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let failed = tokio::select! {
+        () = &mut server => unreachable!("the server ends only when stopped"),
+        result = task.wait() => result.err(),
+        _ = terminate.recv() => None,
+        _ = interrupt.recv() => None,
+    };
+    // Readers are told and come back by themselves; requests under way are answered; then the writer and the file.
+    let reason = if failed.is_some() { Closing::Unavailable } else { Closing::Drain };
+    tracing::info!(reason = ?reason, "stopping");
+    closing.send_replace(Some(reason));
+    let _ = stop.send(());
+    tokio::select! {
+        () = &mut server => {}
+        _ = terminate.recv() => return Ok(Exit::Interrupted),
+        _ = interrupt.recv() => return Ok(Exit::Interrupted),
+    }
+    if let Some(error) = failed {
+        return Err(Failure::from_error(&error, ""));
+    }
+    log.close().await;
+    task.wait().await.map_err(|error| Failure::from_error(&error, ""))?;
+    tracing::info!("stopped");
+    Ok(Exit::Ok)
+}
+
+fn start_logging(config: &Config) -> Result<(), Failure> {
+    let filter = EnvFilter::builder().parse(&config.log_filter).map_err(|error| {
+        Failure::usage(format!(
+            "EVERTAIL_LOG is {:?}: {error}; give it a level such as info",
+            config.log_filter
+        ))
+    })?;
+    let is_text = match config.log_format {
+        LogFormat::Auto => io::stderr().is_terminal(),
+        LogFormat::Text => true,
+        LogFormat::Json => false,
+    };
+    let subscriber = tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr);
+    if is_text {
+        subscriber.with_target(false).with_ansi(io::stderr().is_terminal()).init();
+    } else {
+        subscriber.json().flatten_event(true).init();
+    }
+    Ok(())
+}
+
+/// Raises the soft descriptor limit to the hard one, and says how many connections fit below it.
+fn connections_within_descriptors(wanted: usize) -> usize {
+    let limit = getrlimit(Resource::Nofile);
+    let raised = Rlimit { current: limit.maximum, maximum: limit.maximum };
+    let current = if setrlimit(Resource::Nofile, raised).is_ok() { raised.current } else { limit.current };
+    let Some(current) = current else { return wanted };
+    let fitting = usize::try_from(current.saturating_sub(DESCRIPTORS_RESERVED)).unwrap_or(usize::MAX).max(1);
+    if fitting < wanted {
+        tracing::warn!(
+            wanted,
+            fitting,
+            "the descriptor limit allows fewer connections than EVERTAIL_CONNECTIONS_MAX"
+        );
+    }
+    wanted.min(fitting)
+}
+
+fn log_settings(config: &Config) -> LogSettings {
+    LogSettings {
+        store: StoreSettings {
+            file: config.file.clone(),
+            read_connections: config.read_connections,
+            busy_timeout: config.busy_timeout,
+        },
+        queue_requests_max: config.queue_requests_max,
+        queue_bytes_max: config.queue_bytes_max,
+        window_bytes_max: config.window_bytes_max,
+        disk_free_bytes_min: config.disk_free_bytes_min,
+        catch_up_pages_max: config.catch_up_pages_max,
+        notice_interval: NOTICE_INTERVAL,
+    }
+}
+
+fn http_settings(config: &Config, is_loopback: bool) -> HttpSettings {
+    HttpSettings {
+        origins: OriginSettings {
+            is_loopback,
+            allowed_origins: config.allowed_origins.clone(),
+            allowed_hosts: config.allowed_hosts.clone(),
+        },
+        event_bytes_max: config.event_bytes_max,
+        batch_events_max: config.batch_events_max,
+        batch_bytes_max: config.batch_bytes_max,
+        body_timeout: config.body_timeout,
+        page_bytes_max: config.page_bytes_max,
+        keep_alive: config.keep_alive,
+        retry: config.retry,
+    }
+}
+
+fn connection_settings(config: &Config, connections_max: usize) -> ConnectionSettings {
+    ConnectionSettings {
+        connections_max,
+        header_timeout: config.header_timeout,
+        idle_timeout: config.idle_timeout,
+        send_timeout: config.send_timeout,
+        send_buffer_bytes: config.send_buffer_bytes,
+        drain_timeout: config.drain_timeout,
+    }
+}

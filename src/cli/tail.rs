@@ -1,0 +1,108 @@
+//! `evertail tail`: follows a stream, across disconnects and restarts.
+
+use super::{Exit, Failure, arguments, output};
+use crate::client::{Client, ClientError, TailItem};
+use crate::wire::{GapData, ResetData, control};
+use clap::ArgMatches;
+use serde_json::Value;
+use serde_json::value::RawValue;
+
+pub(super) async fn run(matches: &ArgMatches) -> Result<Exit, Failure> {
+    let client = Client::new(&arguments::server_url(matches)?);
+    let stream = matches.get_one::<String>("stream").map(String::as_str);
+    let mut query = form_urlencoded::Serializer::new(String::new());
+    for name in ["after", "since", "last"] {
+        if let Some(value) = matches.get_one::<String>(name) {
+            query.append_pair(name, value);
+        }
+    }
+    for value in matches.get_many::<String>("type").into_iter().flatten() {
+        query.append_pair("type", value);
+    }
+    let mut remaining = matches.get_one::<u64>("limit").copied().unwrap_or(u64::MAX);
+    let mut tail = client.tail(stream, &query.finish());
+    while remaining > 0 {
+        let item = tokio::select! {
+            item = tail.next() => item,
+            _ = tokio::signal::ctrl_c() => return Ok(Exit::Interrupted),
+        };
+        match item {
+            Ok(TailItem::Event(event)) if event.event.starts_with("evertail.") => {
+                tell(&event.event, &event.data)
+            }
+            Ok(TailItem::Event(event)) => {
+                output::line(&if output::is_terminal() { readable(&event.data) } else { event.data })?;
+                remaining -= 1;
+            }
+            Ok(TailItem::Disconnected(delay)) => {
+                output::complain(&format!("disconnected; trying again in {} s", delay.as_secs_f32().ceil()));
+            }
+            Err(error @ ClientError::Refused { .. }) => {
+                return Err(Failure::from_error(&error, "change the request as it says"));
+            }
+            Err(error) => return Err(Failure::from_error(&error, "name an Evertail server with --url")),
+        }
+    }
+    Ok(Exit::Ok)
+}
+
+/// What the server says about the stream itself goes to stderr: it is not data, and must not be missed.
+fn tell(event: &str, data: &str) {
+    match event {
+        control::GAP => match serde_json::from_str::<GapData>(data) {
+            Ok(gap) => output::complain(&format!(
+                "seq {} to {} are gone ({}); going on behind them",
+                gap.from,
+                gap.to,
+                output::printable(&gap.reason)
+            )),
+            Err(_) => output::complain("events are gone; going on behind them"),
+        },
+        control::RESET => match serde_json::from_str::<ResetData>(data) {
+            Ok(reset) => output::complain(&format!(
+                "the log was reset ({}); its last seq is {}",
+                output::printable(&reset.reason),
+                reset.last_seq
+            )),
+            Err(_) => output::complain("the log was reset"),
+        },
+        control::NOTICE => {
+            output::complain(&format!("the server ends the stream: {}", output::printable(data)))
+        }
+        _ => {}
+    }
+}
+
+/// One line for people. The payload is shown as it was stored.
+fn readable(json: &str) -> String {
+    #[derive(serde::Deserialize)]
+    struct Shown<'a> {
+        seq: u64,
+        stream: String,
+        r#type: String,
+        id: Option<String>,
+        created_at: String,
+        #[serde(borrow)]
+        data: Option<&'a RawValue>,
+    }
+    let Ok(event) = serde_json::from_str::<Shown<'_>>(json) else {
+        return output::printable(&Value::from(json).to_string());
+    };
+    let id = event.id.map(|id| format!("  id={id}")).unwrap_or_default();
+    let data = event.data.map_or("", RawValue::get);
+    let time = event.created_at.replace('T', " ");
+    let time = time.get(..23).unwrap_or(&time);
+    output::printable(&format!("{time}  {:>6}  {}  {}{id}  {data}", event.seq, event.stream, event.r#type))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_readable_line_has_what_a_person_looks_for() {
+        let json = r#"{"seq":42,"stream":"audits","id":"1","type":"user.login","created_at":"2026-11-21T09:00:00.123456Z","data":{"n":1.0}}"#;
+        assert_eq!(readable(json), "2026-11-21 09:00:00.123      42  audits  user.login  id=1  {\"n\":1.0}");
+        assert_eq!(readable("\u{1b}"), "\"\\u001b\"");
+    }
+}

@@ -1,0 +1,258 @@
+//! The other end of the wire: appends, and a tail that reconnects and resumes by itself.
+//!
+//! Shares only `event`-free L0 with the server (`sse`, `wire`), so that a test through it checks the wire.
+
+use crate::sse::{self, Item, Parser};
+use crate::wire::ReceiptJson;
+use std::time::Duration;
+
+/// Largest event that the tail takes. *Units*: bytes. The server's largest is 16 MiB, before JSON escapes.
+const EVENT_BYTES_MAX: usize = 64 << 20;
+/// Three keep-alives of the default interval: a connection silent for longer is dead.
+const SILENCE_MAX: Duration = Duration::from_secs(45);
+/// Until the server says otherwise.
+const RETRY_DEFAULT: Duration = Duration::from_secs(1);
+/// Longest wait between attempts, while a server is down.
+const RETRY_MAX: Duration = Duration::from_secs(30);
+/// Most of an answer that is not what was asked for.
+const PROBLEM_BYTES_MAX: usize = 64 << 10;
+
+/// Something the client could not do.
+#[derive(Debug, thiserror::Error)]
+pub enum ClientError {
+    /// No answer. An append may or may not be stored, unless `is_unsent`.
+    #[error("no answer from {url}")]
+    Unreachable {
+        /// What was asked.
+        url: String,
+        /// The connection was never made, so nothing was asked.
+        is_unsent: bool,
+        /// Why.
+        #[source]
+        source: reqwest::Error,
+    },
+    /// The server refused, and says why.
+    #[error("{status} {code}: {detail}")]
+    Refused {
+        /// HTTP status.
+        status: u16,
+        /// Problem code; empty if the answer was no problem.
+        code: String,
+        /// What to change.
+        detail: String,
+        /// The same request may succeed later.
+        is_retryable: bool,
+        /// It certainly changed nothing.
+        had_no_effect: bool,
+    },
+    /// The answer is not what the contract says.
+    #[error("{url} did not answer as an Evertail server: {what}")]
+    NotEvertail {
+        /// What was asked.
+        url: String,
+        /// What is wrong with the answer.
+        what: String,
+    },
+}
+
+impl ClientError {
+    /// Whether trying again is of use, and certainly does not append twice.
+    pub fn is_safe_to_retry(&self) -> bool {
+        match self {
+            Self::Unreachable { is_unsent, .. } => *is_unsent,
+            Self::Refused { is_retryable, had_no_effect, .. } => *is_retryable && *had_no_effect,
+            Self::NotEvertail { .. } => false,
+        }
+    }
+}
+
+/// A client of one server. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Client {
+    base: String,
+    http: reqwest::Client,
+}
+
+impl Client {
+    /// A client of the server at this URL, such as `http://127.0.0.1:8888`.
+    pub fn new(base: &str) -> Self {
+        let http = reqwest::Client::builder()
+            .connect_timeout(Duration::from_secs(10))
+            .user_agent(concat!("evertail/", env!("CARGO_PKG_VERSION")))
+            .build()
+            .expect("a client without TLS needs nothing of the system");
+        Self { base: base.trim_end_matches('/').to_owned(), http }
+    }
+
+    /// The URL of a stream, or of the whole log.
+    pub fn url(&self, stream: Option<&str>) -> String {
+        let name: String = form_urlencoded::byte_serialize(stream.unwrap_or("events").as_bytes()).collect();
+        format!("{}/api/v1/{name}", self.base)
+    }
+
+    /// Appends a body of this content type, and returns the receipts.
+    ///
+    /// *Errors*: see [`ClientError::is_safe_to_retry`]. *Cancel safety*: the server commits all the same.
+    pub async fn append(
+        &self,
+        stream: &str,
+        content_type: &str,
+        body: Vec<u8>,
+    ) -> Result<Vec<ReceiptJson>, ClientError> {
+        let url = self.url(Some(stream));
+        let sent = self.http.post(&url).header("content-type", content_type).body(body).send().await;
+        let response = sent.map_err(|source| unreachable(&url, source))?;
+        if !response.status().is_success() {
+            return Err(refused(response).await);
+        }
+        let bytes = response.bytes().await.map_err(|source| unreachable(&url, source))?;
+        let parsed = if bytes.starts_with(b"[") {
+            serde_json::from_slice(&bytes)
+        } else {
+            serde_json::from_slice(&bytes).map(|receipt| vec![receipt])
+        };
+        parsed.map_err(|error| ClientError::NotEvertail { url, what: error.to_string() })
+    }
+
+    /// Tails a stream, or the whole log. `query` has the parameters of the route, without a `?`; they say where to
+    /// begin, and after that the tail's own cursor does.
+    pub fn tail(&self, stream: Option<&str>, query: &str) -> Tail {
+        let separator = if query.is_empty() { "" } else { "?" };
+        Tail {
+            http: self.http.clone(),
+            url: format!("{}{separator}{query}", self.url(stream)),
+            cursor: String::new(),
+            retry: RETRY_DEFAULT,
+            failures: 0,
+            open: None,
+        }
+    }
+}
+
+/// What a tail yields.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum TailItem {
+    /// An event, or a control frame, whose type begins with `evertail.`.
+    Event(sse::Event),
+    /// The connection is gone; the tail comes back after this time.
+    Disconnected(Duration),
+}
+
+/// A stream that is followed across disconnects. Holds its cursor.
+#[derive(Debug)]
+pub struct Tail {
+    http: reqwest::Client,
+    url: String,
+    cursor: String,
+    retry: Duration,
+    failures: u32,
+    open: Option<(reqwest::Response, Parser)>,
+}
+
+impl Tail {
+    /// The id of the last event that was yielded, empty before the first.
+    pub fn cursor(&self) -> &str {
+        &self.cursor
+    }
+
+    /// The next item. After [`TailItem::Disconnected`] the next call waits that long, then reconnects.
+    ///
+    /// *Errors*: the server refuses the request for good. *Cancel safety*: safe; no item is lost.
+    pub async fn next(&mut self) -> Result<TailItem, ClientError> {
+        loop {
+            let Some((response, parser)) = &mut self.open else {
+                if self.failures > 0 {
+                    tokio::time::sleep(self.delay()).await;
+                }
+                match self.connect().await {
+                    Ok(response) => self.open = Some((response, Parser::new(EVENT_BYTES_MAX))),
+                    Err(error @ ClientError::Refused { is_retryable: false, status: ..500, .. }) => {
+                        return Err(error);
+                    }
+                    Err(error @ ClientError::NotEvertail { .. }) => return Err(error),
+                    Err(_) => return Ok(self.disconnected()),
+                }
+                continue;
+            };
+            match parser.next() {
+                Some(Ok(Item::Event(event))) => {
+                    self.failures = 0;
+                    if !event.last_event_id.is_empty() {
+                        self.cursor.clone_from(&event.last_event_id);
+                    }
+                    return Ok(TailItem::Event(event));
+                }
+                Some(Ok(Item::Retry(milliseconds))) => {
+                    self.retry = Duration::from_millis(milliseconds).min(RETRY_MAX)
+                }
+                Some(Ok(Item::Comment)) => {}
+                Some(Err(error)) => {
+                    return Err(ClientError::NotEvertail { url: self.url.clone(), what: error.to_string() });
+                }
+                None => match tokio::time::timeout(SILENCE_MAX, response.chunk()).await {
+                    Ok(Ok(Some(chunk))) => parser.push(&chunk),
+                    _ => return Ok(self.disconnected()),
+                },
+            }
+        }
+    }
+
+    async fn connect(&self) -> Result<reqwest::Response, ClientError> {
+        let mut request = self.http.get(&self.url).header("accept", "text/event-stream");
+        if !self.cursor.is_empty() {
+            request = request.header("last-event-id", &self.cursor);
+        }
+        let response = request.send().await.map_err(|source| unreachable(&self.url, source))?;
+        if !response.status().is_success() {
+            return Err(refused(response).await);
+        }
+        let content_type = response.headers().get("content-type").and_then(|value| value.to_str().ok());
+        match content_type {
+            Some(content_type) if content_type.starts_with("text/event-stream") => Ok(response),
+            other => {
+                let what = format!("its content type is {}", other.unwrap_or("missing"));
+                Err(ClientError::NotEvertail { url: self.url.clone(), what })
+            }
+        }
+    }
+
+    fn disconnected(&mut self) -> TailItem {
+        self.open = None;
+        self.failures = self.failures.saturating_add(1);
+        TailItem::Disconnected(self.delay())
+    }
+
+    /// The server's own hint first, which is jittered; doubled with every failure in a row.
+    fn delay(&self) -> Duration {
+        let doubled = self.retry.saturating_mul(1 << self.failures.saturating_sub(1).min(5));
+        doubled.min(RETRY_MAX)
+    }
+}
+
+fn unreachable(url: &str, source: reqwest::Error) -> ClientError {
+    ClientError::Unreachable {
+        url: url.to_owned(),
+        is_unsent: source.is_connect(),
+        source: source.without_url(),
+    }
+}
+
+async fn refused(mut response: reqwest::Response) -> ClientError {
+    let status = response.status().as_u16();
+    let mut body = Vec::new();
+    while let Ok(Some(chunk)) = response.chunk().await {
+        body.extend_from_slice(&chunk);
+        if body.len() > PROBLEM_BYTES_MAX {
+            break;
+        }
+    }
+    let problem: serde_json::Value = serde_json::from_slice(&body).unwrap_or_default();
+    let text = |name: &str| problem[name].as_str().unwrap_or_default().to_owned();
+    ClientError::Refused {
+        status,
+        code: text("code"),
+        detail: text("detail"),
+        is_retryable: problem["retryable"].as_bool().unwrap_or(status >= 500),
+        had_no_effect: problem["no_effect"].as_bool().unwrap_or(false),
+    }
+}

@@ -1,0 +1,130 @@
+//! `POST /api/v1/{stream}` and `POST /api/v1/events`: append one event or a batch.
+
+use super::envelope::{self, Context, Envelope};
+use super::{App, Closing, Problem, ProblemCode, body};
+use crate::event::{IdempotencyKey, NameError, Receipt, StreamName};
+use crate::log::{Append, AppendError, ExpectedLastSeq, Refusal};
+use crate::wire::ReceiptJson;
+use axum::extract::rejection::PathRejection;
+use axum::extract::{Path, Request, State};
+use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+
+/// Appends to the stream of the URL.
+pub(super) async fn stream(
+    State(app): State<App>,
+    path: Result<Path<String>, PathRejection>,
+    request: Request,
+) -> Result<Response, Problem> {
+    let stream = stream_name(path)?;
+    if stream.check_appendable().is_err() {
+        let detail = format!("`{stream}` is the server's own stream; append to another");
+        return Err(Problem::new(ProblemCode::StreamReserved, detail));
+    }
+    append(&app, Some(stream), request).await
+}
+
+/// Appends to the streams that the events name.
+pub(super) async fn log(State(app): State<App>, request: Request) -> Result<Response, Problem> {
+    append(&app, None, request).await
+}
+
+/// The stream of the URL.
+pub(super) fn stream_name(path: Result<Path<String>, PathRejection>) -> Result<StreamName, Problem> {
+    let refused =
+        |error: NameError| Problem::new(ProblemCode::StreamInvalid, format!("the stream's name {error}"));
+    match path {
+        Ok(Path(name)) => StreamName::parse(&name).map_err(refused),
+        Err(_) => Err(refused(NameError::StreamForm)),
+    }
+}
+
+async fn append(app: &App, stream: Option<StreamName>, request: Request) -> Result<Response, Problem> {
+    if let Some(closing) = app.closing() {
+        return Err(Problem::closing(closing));
+    }
+    let (parts, body) = request.into_parts();
+    let key = idempotency_key(&parts.headers)?;
+    let expected = expected_last_seq(&parts.headers, stream.as_ref())?;
+    let bytes = body::read(&parts.headers, body, &app.settings).await?;
+    let content_type = parts.headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok());
+    let context = Context { stream: stream.as_ref(), key: key.as_ref(), settings: &app.settings };
+    let Envelope { contents, is_batch } = envelope::read(content_type.unwrap_or_default(), &bytes, &context)?;
+    drop(bytes);
+    if contents.is_empty() {
+        return Ok(json(StatusCode::OK, &Vec::<ReceiptJson>::new()));
+    }
+    let receipts =
+        app.log.append(Append { contents, expected }).await.map_err(|error| problem(error, is_batch))?;
+    Ok(answer(&receipts, is_batch))
+}
+
+fn answer(receipts: &[Receipt], is_batch: bool) -> Response {
+    let is_new = receipts.iter().any(|receipt| !receipt.is_duplicate);
+    let status = if is_new { StatusCode::CREATED } else { StatusCode::OK };
+    match receipts {
+        [receipt] if !is_batch => {
+            let mut response = json(status, &ReceiptJson::from(receipt));
+            let location = HeaderValue::try_from(format!("/api/v1/events/{}", receipt.seq)).expect("digits");
+            response.headers_mut().insert(header::LOCATION, location);
+            response
+        }
+        _ => json(status, &receipts.iter().map(ReceiptJson::from).collect::<Vec<_>>()),
+    }
+}
+
+fn json(status: StatusCode, value: &impl serde::Serialize) -> Response {
+    let body = serde_json::to_vec(value).expect("receipts always serialise");
+    (status, [(header::CONTENT_TYPE, "application/json")], body).into_response()
+}
+
+fn idempotency_key(headers: &HeaderMap) -> Result<Option<IdempotencyKey>, Problem> {
+    let Some(value) = headers.get("idempotency-key") else { return Ok(None) };
+    let text = std::str::from_utf8(value.as_bytes()).map_err(|_| NameError::Control);
+    text.and_then(IdempotencyKey::parse).map(Some).map_err(|error| {
+        Problem::new(ProblemCode::IdempotencyKeyInvalid, format!("the Idempotency-Key {error}"))
+    })
+}
+
+/// `If-Match: "41"`: the newest seq of the stream, or of the whole log, must be 41.
+fn expected_last_seq(
+    headers: &HeaderMap,
+    stream: Option<&StreamName>,
+) -> Result<Option<ExpectedLastSeq>, Problem> {
+    let Some(value) = headers.get(header::IF_MATCH) else { return Ok(None) };
+    let seq = value.to_str().ok().and_then(|text| text.trim().trim_matches('"').parse().ok());
+    match seq {
+        Some(seq) => Ok(Some(ExpectedLastSeq { stream: stream.cloned(), seq })),
+        None => {
+            let detail =
+                "If-Match takes one seq in quotes, such as \"41\", or \"0\" for a stream without events";
+            Err(Problem::new(ProblemCode::PreconditionInvalid, detail))
+        }
+    }
+}
+
+fn problem(error: AppendError, is_batch: bool) -> Problem {
+    match error {
+        AppendError::QueueFull => {
+            Problem::new(ProblemCode::QueueFull, "nothing was stored; repeat the request")
+        }
+        AppendError::DiskFull => {
+            Problem::new(ProblemCode::DiskFull, "nothing was stored; repeat the request when there is space")
+        }
+        AppendError::Busy => Problem::new(ProblemCode::LogBusy, "nothing was stored; repeat the request"),
+        AppendError::Closed => Problem::closing(Closing::Drain),
+        AppendError::Unavailable => Problem::closing(Closing::Unavailable),
+        AppendError::Refused(Refusal::IdReused { index, seq }) => {
+            let pointer = if is_batch { format!("/{index}/id") } else { "/id".to_owned() };
+            let detail =
+                format!("the event with this id is seq {seq} and differs; give a new event a new id");
+            let errors = [super::problem::MemberError { pointer, detail: "is used already".into() }];
+            Problem::new(ProblemCode::IdReused, detail).with("seq", seq).with_errors(&errors)
+        }
+        AppendError::Refused(Refusal::LastSeqDiffers { last_seq }) => {
+            let detail =
+                format!("the last seq is {last_seq}; read up to it, decide again, and send it as If-Match");
+            Problem::new(ProblemCode::PreconditionFailed, detail).with("last_seq", last_seq)
+        }
+    }
+}

@@ -1,0 +1,321 @@
+//! What a body means: one event or a batch, from JSON, NDJSON, a form or plain text.
+//!
+//! A body that begins with `{` or `[` is JSON whatever its content type says, because `curl -d` sends a form type and
+//! `fetch` a text type. Every error names the member by JSON pointer; a body with several errors lists them.
+
+use super::problem::{ERRORS_MAX, MemberError};
+use super::{HttpSettings, Problem, ProblemCode};
+use crate::event::{
+    self, Content, EventType, IdempotencyKey, NameError, StreamName, check_id, check_subject, check_time,
+};
+use serde::de::{Deserialize, Deserializer, MapAccess, Visitor};
+use serde_json::value::RawValue;
+use std::borrow::Cow;
+use std::fmt;
+use std::sync::Arc;
+
+/// The members of an event.
+const MEMBERS: &str = "id, type, source, subject, time and data";
+
+/// What a body asks to append.
+#[derive(Debug)]
+pub(super) struct Envelope {
+    pub(super) contents: Vec<Content>,
+    /// An array or NDJSON, answered with an array, even for one event.
+    pub(super) is_batch: bool,
+}
+
+/// How to read a body.
+#[derive(Debug)]
+pub(super) struct Context<'a> {
+    /// The stream of the URL; `None` where each event names its own.
+    pub(super) stream: Option<&'a StreamName>,
+    pub(super) key: Option<&'a IdempotencyKey>,
+    pub(super) settings: &'a HttpSettings,
+}
+
+/// Reads a body.
+///
+/// *Errors*: what is wrong with it, by member; nothing of it is to be stored.
+pub(super) fn read(content_type: &str, body: &[u8], context: &Context<'_>) -> Result<Envelope, Problem> {
+    let text = std::str::from_utf8(body).map_err(|error| {
+        let at = error.valid_up_to();
+        Problem::new(ProblemCode::Utf8Invalid, format!("the byte at offset {at} is not UTF-8"))
+            .with("offset", at)
+    })?;
+    let essence = content_type.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
+    let trimmed = text.trim_start_matches([' ', '\t', '\r', '\n']);
+    let mut reader = Reader { context, errors: Vec::new() };
+    let contents = match essence.as_str() {
+        _ if essence.starts_with("application/cloudevents") => return Err(unsupported(&essence)),
+        _ if trimmed.is_empty() && essence != "text/plain" => {
+            return Err(Problem::new(
+                ProblemCode::BodyEmpty,
+                "send an event, such as {\"data\":{\"actor\":\"alice\"}}",
+            ));
+        }
+        "application/x-ndjson" | "application/ndjson" | "application/jsonl" => {
+            return reader.lines(text).map(|contents| Envelope { contents, is_batch: true });
+        }
+        _ if trimmed.starts_with('[') => {
+            return reader.array(text).map(|contents| Envelope { contents, is_batch: true });
+        }
+        _ if trimmed.starts_with('{') => {
+            let member = parse(text, "")?;
+            reader.object("", member, None)
+        }
+        "application/x-www-form-urlencoded" => reader.form(body),
+        "text/plain" => reader.text(text),
+        "application/json" => {
+            let detail =
+                format!("an event is a JSON object with the members {MEMBERS}, a batch an array of them");
+            return Err(Problem::new(ProblemCode::EventInvalid, detail).with_errors(&[MemberError {
+                pointer: String::new(),
+                detail: "must be an object or an array".into(),
+            }]));
+        }
+        other => return Err(unsupported(other)),
+    };
+    let content = reader.finish(contents)?;
+    Ok(Envelope { contents: vec![content], is_batch: false })
+}
+
+fn unsupported(content_type: &str) -> Problem {
+    let shown = if content_type.is_empty() { "no content type" } else { "this content type" };
+    let detail =
+        format!("{shown} is not read; send application/json, application/x-ndjson, text/plain or a form");
+    Problem::new(ProblemCode::ContentTypeUnsupported, detail)
+}
+
+/// The members of one JSON object, in order, unread.
+struct Members<'a>(Vec<(Cow<'a, str>, &'a RawValue)>);
+
+impl<'de> Deserialize<'de> for Members<'de> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Collect;
+        impl<'de> Visitor<'de> for Collect {
+            type Value = Members<'de>;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("an event, which is a JSON object")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Members<'de>, A::Error> {
+                let mut members = Vec::with_capacity(map.size_hint().unwrap_or(6));
+                while let Some(Name(name)) = map.next_key()? {
+                    members.push((name, map.next_value()?));
+                }
+                Ok(Members(members))
+            }
+        }
+        deserializer.deserialize_map(Collect)
+    }
+}
+
+#[derive(serde::Deserialize)]
+struct Name<'a>(#[serde(borrow)] Cow<'a, str>);
+
+/// Parses a piece of the body. Line and column in the message count from the beginning of the piece.
+fn parse<'a, T: Deserialize<'a>>(piece: &'a str, pointer: &str) -> Result<T, Problem> {
+    serde_json::from_str(piece).map_err(|error| {
+        let is_shape = error.is_data();
+        let code = if is_shape { ProblemCode::EventInvalid } else { ProblemCode::JsonInvalid };
+        let detail = error.to_string();
+        Problem::new(code, format!("{detail}; an event has the members {MEMBERS}"))
+            .with_errors(&[MemberError { pointer: pointer.to_owned(), detail }])
+    })
+}
+
+/// Reads events and gathers what is wrong with them.
+struct Reader<'a> {
+    context: &'a Context<'a>,
+    errors: Vec<MemberError>,
+}
+
+impl Reader<'_> {
+    fn array(&mut self, text: &str) -> Result<Vec<Content>, Problem> {
+        let items: Vec<&RawValue> = parse(text, "")?;
+        self.batch(items.into_iter().map(RawValue::get))
+    }
+
+    fn lines(&mut self, text: &str) -> Result<Vec<Content>, Problem> {
+        self.batch(text.split('\n').map(str::trim).filter(|line| !line.is_empty()))
+    }
+
+    fn batch<'t>(&mut self, items: impl Iterator<Item = &'t str> + Clone) -> Result<Vec<Content>, Problem> {
+        let events_max = self.context.settings.batch_events_max;
+        if items.clone().nth(events_max).is_some() {
+            let detail = format!("send at most {events_max} events in one request");
+            return Err(Problem::new(ProblemCode::BatchTooLarge, detail).with("events_max", events_max));
+        }
+        let mut contents = Vec::new();
+        for (index, item) in items.enumerate() {
+            let pointer = format!("/{index}");
+            let content = self.object(&pointer, parse(item, &pointer)?, Some(index));
+            self.check_size(&pointer, content.as_ref())?;
+            contents.extend(content);
+        }
+        self.check_errors()?;
+        Ok(contents)
+    }
+
+    /// One event. `None` once something is wrong with it; what, is in `errors`.
+    fn object(&mut self, at: &str, Members(members): Members<'_>, index: Option<usize>) -> Option<Content> {
+        let errors_before = self.errors.len();
+        let mut content = self.blank();
+        let mut seen: Vec<&str> = Vec::with_capacity(members.len());
+        let mut is_placed = self.context.stream.is_some();
+        for (name, value) in &members {
+            let pointer = format!("{at}/{}", name.replace('~', "~0").replace('/', "~1"));
+            if seen.contains(&name.as_ref()) {
+                self.error(pointer, "is there twice");
+                continue;
+            }
+            seen.push(name);
+            if name == "data" {
+                match event::compact(value.get()) {
+                    Ok(data) => content.data = Some(data),
+                    Err(error) => self.error(format!("{pointer}{}", error.pointer), error.message),
+                }
+                continue;
+            }
+            is_placed |= name == "stream";
+            match serde_json::from_str::<Cow<'_, str>>(value.get()) {
+                Ok(text) => self.set(&mut content, name, &text, pointer),
+                Err(_) if is_member(name) => {
+                    self.error(pointer, "must be a string; leave it out when there is none")
+                }
+                Err(_) => self.unknown(pointer),
+            }
+            if self.errors.len() >= ERRORS_MAX {
+                break;
+            }
+        }
+        if !is_placed {
+            self.error(format!("{at}/stream"), "must name the stream of the event");
+        }
+        self.give_id(&mut content, index);
+        (self.errors.len() == errors_before).then_some(content)
+    }
+
+    fn form(&mut self, body: &[u8]) -> Option<Content> {
+        let mut content = self.blank();
+        let mut seen: Vec<String> = Vec::new();
+        let mut is_placed = self.context.stream.is_some();
+        for (name, value) in form_urlencoded::parse(body) {
+            let pointer = format!("/{}", name.replace('~', "~0").replace('/', "~1"));
+            is_placed |= name == "stream";
+            if seen.iter().any(|known| *known == name) {
+                self.error(pointer, "is there twice");
+            } else if name == "data" {
+                // As with a whole body: what looks like JSON is JSON, anything else is text.
+                let is_json = value.trim_start().starts_with(['{', '[']);
+                match if is_json { event::compact(&value) } else { Ok(event::quote(&value)) } {
+                    Ok(data) => content.data = Some(data),
+                    Err(error) => self.error(format!("{pointer}{}", error.pointer), error.message),
+                }
+            } else {
+                self.set(&mut content, &name, &value, pointer);
+            }
+            if self.errors.len() >= ERRORS_MAX {
+                break;
+            }
+            seen.push(name.into_owned());
+        }
+        if !is_placed {
+            self.error("/stream".into(), "must name the stream of the event");
+        }
+        self.give_id(&mut content, None);
+        Some(content)
+    }
+
+    fn text(&mut self, text: &str) -> Option<Content> {
+        let mut content = self.blank();
+        if self.context.stream.is_none() {
+            self.error("/stream".into(), "must name the stream of the event; post text to /api/v1/{stream}");
+        }
+        content.data = Some(event::quote(text));
+        self.give_id(&mut content, None);
+        Some(content)
+    }
+
+    /// An event with nothing but its stream. Where events name their own, the placeholder never gets past `errors`.
+    fn blank(&self) -> Content {
+        Content::new(self.context.stream.cloned().unwrap_or_else(|| StreamName::stored(Arc::from(""))))
+    }
+
+    fn set(&mut self, content: &mut Content, name: &str, text: &str, pointer: String) {
+        let checked = match name {
+            "id" => check_id(text).map(|id| content.id = Some(id)),
+            "type" => EventType::parse(text).map(|r#type| content.r#type = r#type),
+            "source" if text.is_empty() => Ok(()),
+            "source" => check_id(text).map(|source| content.source = source),
+            "subject" => check_subject(text).map(|subject| content.subject = Some(subject)),
+            "time" => check_time(text).map(|time| content.time = Some(time)),
+            "stream" if self.context.stream.is_none() => {
+                appendable(text).map(|stream| content.stream = stream)
+            }
+            "stream" => {
+                return self.error(pointer, "is named by the URL; leave it out, or post to /api/v1/events");
+            }
+            _ => return self.unknown(pointer),
+        };
+        if let Err(error) = checked {
+            self.error(pointer, error.to_string());
+        }
+    }
+
+    fn unknown(&mut self, pointer: String) {
+        self.error(pointer, format!("is not a member of an event ({MEMBERS}); put it under data"));
+    }
+
+    fn give_id(&self, content: &mut Content, index: Option<usize>) {
+        if let (None, Some(key)) = (&content.id, self.context.key) {
+            content.id = Some(index.map_or_else(|| key.id(), |index| key.id_at(index)));
+        }
+    }
+
+    fn error(&mut self, pointer: String, detail: impl Into<String>) {
+        self.errors.push(MemberError { pointer, detail: detail.into() });
+    }
+
+    fn check_errors(&self) -> Result<(), Problem> {
+        let Some(first) = self.errors.first() else { return Ok(()) };
+        let detail = format!("{} {}", first.pointer, first.detail);
+        Err(Problem::new(ProblemCode::EventInvalid, detail).with_errors(&self.errors))
+    }
+
+    fn check_size(&self, pointer: &str, content: Option<&Content>) -> Result<(), Problem> {
+        let bytes_max = self.context.settings.event_bytes_max;
+        match content.map(Content::size_bytes) {
+            Some(bytes) if bytes > bytes_max => {
+                let detail = format!(
+                    "the event has {bytes} bytes, {bytes_max} are allowed; keep large content elsewhere and refer to it"
+                );
+                let errors =
+                    [MemberError { pointer: format!("{pointer}/data"), detail: "is too large".into() }];
+                Err(Problem::new(ProblemCode::EventTooLarge, detail)
+                    .with("bytes_max", bytes_max)
+                    .with_errors(&errors))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn finish(&mut self, content: Option<Content>) -> Result<Content, Problem> {
+        self.check_errors()?;
+        self.check_size("", content.as_ref())?;
+        Ok(content.expect("an event without errors is there"))
+    }
+}
+
+fn is_member(name: &str) -> bool {
+    matches!(name, "id" | "type" | "source" | "subject" | "time" | "stream")
+}
+
+/// The name of a stream that a producer may append to.
+pub(super) fn appendable(name: &str) -> Result<StreamName, NameError> {
+    let stream = StreamName::parse(name)?;
+    stream.check_appendable()?;
+    Ok(stream)
+}

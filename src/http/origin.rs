@@ -1,0 +1,121 @@
+//! Which host names this server answers to, and which pages may use it.
+//!
+//! A server on loopback is reachable from every page its user visits. Two checks keep those pages out: `Host` must name
+//! this machine (else a page could rebind its own name to 127.0.0.1 and be same-origin), and `Origin`, which browsers
+//! set and pages cannot, must be one of those let in.
+
+use crate::config::AllowedOrigin;
+use axum::http::{HeaderMap, HeaderValue, Uri, header};
+use std::net::IpAddr;
+
+/// Who is let in.
+#[derive(Debug, Clone)]
+pub struct OriginSettings {
+    /// The server listens on loopback only: loopback origins are let in, foreign hosts are not.
+    pub is_loopback: bool,
+    /// Further origins.
+    pub allowed_origins: Vec<AllowedOrigin>,
+    /// Further host names, lower-case, without port. Off loopback, an empty list allows every name.
+    pub allowed_hosts: Vec<String>,
+}
+
+impl OriginSettings {
+    /// Whether a request to this `Host` is answered.
+    pub(super) fn allows_host(&self, host: &HeaderValue) -> bool {
+        let Ok(host) = host.to_str() else { return false };
+        let name = host_name(host).to_ascii_lowercase();
+        // HTTP/1.0 without a Host comes from a tool, not from a browser.
+        name.is_empty()
+            || self.allowed_hosts.contains(&name)
+            || if self.is_loopback { is_loopback(&name) } else { self.allowed_hosts.is_empty() }
+    }
+
+    /// Whether a page of this origin may use the server under the `Host` it asked.
+    pub(super) fn allows_origin(&self, origin: &HeaderValue, headers: &HeaderMap) -> bool {
+        let Ok(origin) = origin.to_str() else { return false };
+        let listed = self.allowed_origins.iter().any(|allowed| match allowed {
+            AllowedOrigin::Any => true,
+            AllowedOrigin::Null => origin == "null",
+            AllowedOrigin::Exact(exact) => origin == exact,
+        });
+        let Ok(uri) = origin.parse::<Uri>() else { return listed };
+        let is_web = matches!(uri.scheme_str(), Some("http" | "https"));
+        let Some(authority) = uri.authority().filter(|_| is_web) else { return listed };
+        let is_same =
+            headers.get(header::HOST).is_some_and(|host| host.as_bytes() == authority.as_str().as_bytes());
+        listed || is_same || (self.is_loopback && is_loopback(authority.host()))
+    }
+}
+
+/// A host without its port; an IPv6 address keeps its brackets.
+fn host_name(host: &str) -> &str {
+    match host.rfind(':') {
+        Some(colon) if !host[colon..].contains(']') => &host[..colon],
+        _ => host,
+    }
+}
+
+fn is_loopback(name: &str) -> bool {
+    let address = name.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).unwrap_or(name);
+    name == "localhost" || address.parse::<IpAddr>().is_ok_and(|ip| ip.is_loopback())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn settings(is_loopback: bool, origins: Vec<AllowedOrigin>) -> OriginSettings {
+        OriginSettings { is_loopback, allowed_origins: origins, allowed_hosts: vec!["log.test".into()] }
+    }
+
+    fn allows(settings: &OriginSettings, origin: &str) -> bool {
+        let headers = HeaderMap::from_iter([(header::HOST, HeaderValue::from_static("log.test:8888"))]);
+        settings.allows_origin(&HeaderValue::try_from(origin).unwrap(), &headers)
+    }
+
+    #[test]
+    fn pages_of_this_machine_are_let_in_and_no_others() {
+        let local = settings(true, vec![]);
+        for good in ["http://localhost:3000", "https://127.0.0.1", "http://[::1]:5", "http://log.test:8888"] {
+            assert!(allows(&local, good), "{good}");
+        }
+        for bad in [
+            "null",
+            "https://evil.test",
+            "http://localhost.evil.test",
+            "http://127.0.0.1.evil.test",
+            "file://localhost",
+            "http://log.test",
+            "localhost",
+            "",
+        ] {
+            assert!(!allows(&local, bad), "{bad}");
+        }
+        assert!(!allows(&settings(false, vec![]), "http://localhost:3000"));
+    }
+
+    #[test]
+    fn the_list_opens_it_to_others() {
+        let listed =
+            settings(true, vec![AllowedOrigin::Null, AllowedOrigin::Exact("https://app.test".into())]);
+        assert!(allows(&listed, "null") && allows(&listed, "https://app.test"));
+        assert!(!allows(&listed, "https://app.test:444"));
+        assert!(allows(&settings(true, vec![AllowedOrigin::Any]), "https://any.test"));
+    }
+
+    #[test]
+    fn a_foreign_host_is_refused_on_loopback() {
+        let host = |text: &str| HeaderValue::try_from(text).unwrap();
+        let local = settings(true, vec![]);
+        for good in ["localhost:8888", "127.0.0.1", "[::1]:8888", "LOG.test:1", "127.9.9.9"] {
+            assert!(local.allows_host(&host(good)), "{good}");
+        }
+        for bad in ["evil.test:8888", "localhost.evil.test", "[::2]"] {
+            assert!(!local.allows_host(&host(bad)), "{bad}");
+        }
+        assert!(
+            !settings(false, vec![]).allows_host(&host("evil.test")),
+            "a list off loopback is the whole list"
+        );
+    }
+}

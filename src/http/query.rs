@@ -1,0 +1,187 @@
+//! The query parameters of the read routes, and the cursor with all the names that clients give it.
+
+use super::{HttpSettings, Problem, ProblemCode};
+use crate::event::{Pattern, Selection, Seq, StreamName, Timestamp};
+use crate::frames::Format;
+use crate::log::{From, ReaderOptions};
+use axum::http::HeaderMap;
+
+/// Most patterns for streams, and for types, of one reader.
+const PATTERNS_MAX: usize = 64;
+
+/// The shape of an event on a stream.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(super) enum Payload {
+    /// The event's JSON.
+    #[default]
+    Event,
+    /// Its `data` alone.
+    Data,
+}
+
+/// What a reader asks for.
+#[derive(Debug)]
+pub(super) struct ReadQuery {
+    /// `None` when no cursor of any kind was given.
+    pub(super) from: Option<From>,
+    /// The log that the cursor belongs to.
+    pub(super) log_id: Option<String>,
+    pub(super) selection: Selection,
+    pub(super) payload: Payload,
+    /// Every type as a plain message.
+    pub(super) as_message: bool,
+    pub(super) limit: Option<u64>,
+    /// The parameters that are not the cursor, as given: what a link to the next page repeats.
+    pub(super) rest: String,
+}
+
+impl ReadQuery {
+    /// The options of a reader for this query, that follows the log for ever.
+    pub(super) fn reader_options(&self, settings: &HttpSettings, format: Format) -> ReaderOptions {
+        ReaderOptions {
+            selection: self.selection.clone(),
+            format,
+            through: None,
+            limit: self.limit,
+            page_bytes_max: settings.page_bytes_max,
+        }
+    }
+}
+
+/// Reads query and headers of a read route. `stream` is the one of the URL, `None` for the whole log.
+///
+/// The cursor is the `Last-Event-ID` header, else `last_event_id` in any of its spellings, else `after`, `since` or
+/// `last`: a browser that reconnects repeats its URL, and its header says more than the URL does.
+pub(super) fn read(
+    headers: &HeaderMap,
+    query: &str,
+    stream: Option<&StreamName>,
+) -> Result<ReadQuery, Problem> {
+    let mut read = ReadQuery {
+        from: None,
+        log_id: None,
+        selection: stream.map_or_else(Selection::all, Selection::stream),
+        payload: Payload::default(),
+        as_message: false,
+        limit: None,
+        rest: String::new(),
+    };
+    let mut header_cursor = None;
+    let mut query_cursor = None;
+    let mut rest = form_urlencoded::Serializer::new(String::new());
+    if let Some(value) = headers.get("last-event-id").filter(|value| !value.is_empty()) {
+        header_cursor = Some(cursor("Last-Event-ID", value.to_str().unwrap_or_default())?);
+    }
+    for (name, value) in form_urlencoded::parse(query.as_bytes()) {
+        let value = value.as_ref();
+        match name.as_ref() {
+            "last_event_id" | "lastEventID" | "lastEventId" => {
+                once(&query_cursor, &name)?;
+                query_cursor = Some(cursor(&name, value)?);
+                continue;
+            }
+            "after" => start(&mut read.from, &name, cursor(&name, value)?)?,
+            "since" => start(&mut read.from, &name, From::Since(since(value)?))?,
+            "last" => start(&mut read.from, &name, From::Last(number(&name, value)?))?,
+            other => {
+                member(&mut read, other, value, stream.is_some())?;
+                rest.append_pair(other, value);
+            }
+        }
+    }
+    read.rest = rest.finish();
+    read.from = header_cursor.or(query_cursor).or(read.from);
+    Ok(read)
+}
+
+/// A parameter that is not the cursor.
+fn member(read: &mut ReadQuery, name: &str, value: &str, is_one_stream: bool) -> Result<(), Problem> {
+    match name {
+        "log" => {
+            once(&read.log_id, name)?;
+            read.log_id = Some(value.to_owned());
+        }
+        "limit" => {
+            once(&read.limit, name)?;
+            read.limit = Some(number(name, value)?);
+        }
+        "stream" if is_one_stream => {
+            return Err(parameter(name, "is named by the path; select streams at /api/v1/events"));
+        }
+        "stream" => push(&mut read.selection.streams, name, value)?,
+        "type" => push(&mut read.selection.types, name, value)?,
+        "format" => {
+            read.payload = match value {
+                "event" => Payload::Event,
+                "data" => Payload::Data,
+                _ => return Err(parameter(name, "must be event or data")),
+            }
+        }
+        "event" => match value {
+            "message" => read.as_message = true,
+            _ => return Err(parameter(name, "must be message")),
+        },
+        _ => {
+            let known = "after, since, last, last_event_id, log, limit, stream, type, format and event";
+            return Err(parameter(name, &format!("is not known; known are {known}")));
+        }
+    }
+    Ok(())
+}
+
+fn push(patterns: &mut Vec<Pattern>, name: &str, value: &str) -> Result<(), Problem> {
+    let Some(pattern) = Pattern::parse(value) else {
+        return Err(parameter(name, "must be a name, or a prefix such as orders.*"));
+    };
+    if patterns.len() >= PATTERNS_MAX {
+        return Err(parameter(name, &format!("can be given at most {PATTERNS_MAX} times")));
+    }
+    patterns.push(pattern);
+    Ok(())
+}
+
+fn start(from: &mut Option<From>, name: &str, value: From) -> Result<(), Problem> {
+    if from.is_some() {
+        return Err(parameter(name, "excludes the others of after, since and last; give one of them, once"));
+    }
+    *from = Some(value);
+    Ok(())
+}
+
+fn once<T>(known: &Option<T>, name: &str) -> Result<(), Problem> {
+    if known.is_some() { Err(parameter(name, "must be given once")) } else { Ok(()) }
+}
+
+/// A cursor: digits that SQLite's integers can hold.
+fn cursor(name: &str, value: &str) -> Result<From, Problem> {
+    let is_digits = !value.is_empty() && value.bytes().all(|byte| byte.is_ascii_digit());
+    match value.parse::<Seq>() {
+        Ok(seq) if is_digits && i64::try_from(seq).is_ok() => Ok(From::After(seq)),
+        _ => {
+            let detail =
+                format!("{name} must be the seq of an event, 0 for the beginning, at most {}", i64::MAX);
+            Err(Problem::new(ProblemCode::CursorInvalid, detail).with("parameter", name))
+        }
+    }
+}
+
+fn number(name: &str, value: &str) -> Result<u64, Problem> {
+    match value.parse::<u64>() {
+        Ok(number) if number > 0 && i64::try_from(number).is_ok() => Ok(number),
+        _ => Err(parameter(name, "must be a whole number from 1")),
+    }
+}
+
+/// A time, or how long ago.
+fn since(value: &str) -> Result<Timestamp, Problem> {
+    Timestamp::parse(value)
+        .or_else(|| humantime::parse_duration(value).ok().map(|ago| Timestamp::now().minus(ago)))
+        .ok_or_else(|| parameter("since", "must be an RFC 3339 time, or a duration such as 10m, 2h or 7d"))
+}
+
+fn parameter(name: &str, what: &str) -> Problem {
+    // The name may be anything that was sent: bounded, and JSON escapes the rest.
+    let name: String = name.chars().take(64).collect();
+    Problem::new(ProblemCode::ParameterInvalid, format!("the parameter {name} {what}"))
+        .with("parameter", name)
+}
