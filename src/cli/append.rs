@@ -37,31 +37,26 @@ pub(super) async fn run(matches: &ArgMatches) -> Result<Exit, Failure> {
             "one --id cannot be that of every line; leave it out, or append one event",
         ));
     }
+    append_lines(&client, stream, &members).await
+}
+
+/// Appends each line of stdin. What waits goes together; a lone line goes at once.
+async fn append_lines(client: &Client, stream: &str, members: &Map<String, Value>) -> Result<Exit, Failure> {
+    const LINES: &str = "application/x-ndjson";
     let (lines, mut waiting) = mpsc::channel(BATCH_LINES_MAX);
     let reader = tokio::spawn(read_lines(lines));
-    let mut carried: Option<String> = None;
-    loop {
-        // What waits goes together; a lone line goes at once.
-        let Some(first) = (match carried.take() {
-            Some(line) => Some(line),
-            None => waiting.recv().await,
-        }) else {
-            break;
-        };
-        let mut body = event(&members, &first);
-        let mut count = 1;
-        while count < BATCH_LINES_MAX
-            && let Ok(line) = waiting.try_recv()
-        {
-            if body.len() + line.len() > BATCH_BYTES_MAX {
-                carried = Some(line);
-                break;
+    let mut batch: Vec<String> = Vec::new();
+    while waiting.recv_many(&mut batch, BATCH_LINES_MAX).await > 0 {
+        let mut body = Vec::new();
+        for line in batch.drain(..) {
+            let event = event(members, &line);
+            if !body.is_empty() && body.len() + event.len() > BATCH_BYTES_MAX {
+                send(client, stream, LINES, std::mem::take(&mut body), false).await?;
             }
+            body.extend(event);
             body.push(b'\n');
-            body.extend(event(&members, &line));
-            count += 1;
         }
-        send(&client, stream, "application/x-ndjson", body, false).await?;
+        send(client, stream, LINES, body, false).await?;
     }
     match reader.await {
         Ok(Err(error)) => Err(Failure::failed(format!("stdin cannot be read: {error}; send UTF-8 text"))),

@@ -29,6 +29,8 @@ const COLUMNS: usize = 9;
 ///
 /// *Source*: SQLite's own default, and the best p99.9 of a commit under load of those measured (1,000, 4,000, 16,000).
 const CHECKPOINT_PAGES: u64 = 1_000;
+/// What a checkpoint may leave in the WAL before the operator is told. *Units*: bytes.
+const WAL_BYTES_WARNED: u64 = 64 << 20;
 /// How many looked-up keys go into one statement.
 const LOOKUP_KEYS_MAX: usize = 256;
 
@@ -67,11 +69,13 @@ pub struct Appender {
     folder: PathBuf,
     page_bytes: u64,
     pages_since_checkpoint: u64,
+    /// It has been said that the WAL is large, and is not said again until it was small.
+    is_wal_large: bool,
 }
 
 impl Appender {
     pub(super) fn new(connection: SqliteConnection, folder: PathBuf, page_bytes: u64) -> Self {
-        Self { connection, folder, page_bytes, pages_since_checkpoint: 0 }
+        Self { connection, folder, page_bytes, pages_since_checkpoint: 0, is_wal_large: false }
     }
 
     /// Commits these events as one durable transaction. They are new, in order, and continue the log.
@@ -240,7 +244,17 @@ impl Appender {
             return Ok(());
         }
         self.pages_since_checkpoint = 0;
-        sqlx::query("PRAGMA wal_checkpoint(PASSIVE)").fetch_one(&mut self.connection).await?;
+        let row = sqlx::query("PRAGMA wal_checkpoint(PASSIVE)").fetch_one(&mut self.connection).await?;
+        let (pages, moved): (i64, i64) = (row.try_get(1)?, row.try_get(2)?);
+        let bytes = u64::try_from(pages - moved).unwrap_or(0) * self.page_bytes;
+        let is_large = bytes > WAL_BYTES_WARNED;
+        if is_large && !self.is_wal_large {
+            tracing::warn!(
+                bytes,
+                "the WAL cannot be moved into the file: another program keeps a transaction open"
+            );
+        }
+        self.is_wal_large = is_large;
         Ok(())
     }
 

@@ -13,7 +13,7 @@
 //!
 //! # What a crash leaves
 //! * before COMMIT wrote its last frame: nothing of the batch, and nobody was told of it;
-//! * between that write and its fsync: perhaps the batch, perhaps not, and nobody was told of it. [`open`] therefore
+//! * between that write and its fsync: perhaps the batch, perhaps not, and nobody was told of it. [`open()`] therefore
 //!   moves all of the WAL into the file and syncs it *before* anyone reads, so that what is read once stays;
 //! * after the fsync: the batch, acked or not. A producer that was not answered repeats it by id.
 
