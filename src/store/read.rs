@@ -130,9 +130,10 @@ impl Store {
         if selection.is_all() || count == 0 {
             return Ok(last.saturating_sub(count).max(floor));
         }
-        let mut connection = self.pool.acquire().await?;
         let (mut through, mut missing) = (last, count);
         while through > floor {
+            // Given back after each step: a long search must not keep other readers from the file.
+            let mut connection = self.pool.acquire().await?;
             let after = through.saturating_sub(SCAN_SEQS_MAX).max(floor);
             let mut query = select("seq", selection, after, through);
             query.push(" ORDER BY seq DESC LIMIT ").push_bind(i64::try_from(missing).unwrap_or(i64::MAX));
