@@ -1,3 +1,7 @@
-//! The `evertail` binary.
+//! The `evertail` binary; everything is in the library.
 
-fn main() {}
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    evertail::cli::run()
+}
