@@ -120,13 +120,27 @@ BEGIN
     SELECT RAISE(ABORT, 'evertail: this type is reserved')
     WHERE NEW.type = 'error' OR NEW.type GLOB 'evertail.*';
 
+    -- date() moves a day that does not exist to the next month, which tells it from one that does.
     SELECT RAISE(ABORT, 'evertail: time must be an RFC 3339 time such as 2026-11-21T09:00:00Z')
-    WHERE NEW.time IS NOT NULL
-      AND (typeof(NEW.time) <> 'text' OR julianday(NEW.time) IS NULL
-           OR NEW.time NOT GLOB '[0-9][0-9][0-9][0-9]-[0-9][0-9]-[0-9][0-9]T[0-9][0-9]:[0-9][0-9]:[0-9][0-9]*[Z0-9]');
+    FROM (
+        SELECT
+            substr(NEW.time, 1, 10) AS day,
+            upper(substr(NEW.time, 11, 1)) AS separator,
+            substr(NEW.time, 12, 8) AS clock,
+            upper(CASE WHEN substr(NEW.time, 20) GLOB '.[0-9]*'
+                THEN ltrim(substr(NEW.time, 21), '0123456789') ELSE substr(NEW.time, 20) END) AS zone
+    )
+    WHERE NEW.time IS NOT NULL AND NOT (
+        typeof(NEW.time) = 'text' AND instr(NEW.time, char(0)) = 0
+        AND day GLOB '[0-9][0-9][0-9][0-9]-[0-9][0-9]-[0-9][0-9]' AND date(day) IS day
+        AND separator IN ('T', ' ')
+        AND clock GLOB '[0-2][0-9]:[0-5][0-9]:[0-6][0-9]' AND clock < '24' AND substr(clock, 7) <= '60'
+        AND (zone = 'Z' OR (zone GLOB '[+-][0-2][0-9]:[0-5][0-9]' AND substr(zone, 2) < '24'))
+    );
 
     SELECT RAISE(ABORT, 'evertail: data must be JSON; make text JSON with json_quote(...)')
-    WHERE NEW.data IS NOT NULL AND (typeof(NEW.data) = 'blob' OR NOT json_valid(NEW.data));
+    WHERE NEW.data IS NOT NULL
+      AND (typeof(NEW.data) = 'blob' OR instr(NEW.data, char(0)) > 0 OR NOT json_valid(NEW.data));
 
     SELECT RAISE(ABORT, 'evertail: data must be at most 16 MiB')
     WHERE length(CAST(NEW.data AS BLOB)) > 16777216;

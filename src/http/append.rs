@@ -1,6 +1,7 @@
 //! `POST /api/v1/{stream}` and `POST /api/v1/events`: append one event or a batch.
 
 use super::envelope::{self, Context, Envelope};
+use super::problem::MemberError;
 use super::{App, Closing, Problem, ProblemCode, body};
 use crate::event::{IdempotencyKey, NameError, Receipt, StreamName};
 use crate::log::{Append, AppendError, ExpectedLastSeq, Refusal};
@@ -115,11 +116,13 @@ fn problem(error: AppendError, is_batch: bool) -> Problem {
         AppendError::Closed => Problem::closing(Closing::Drain),
         AppendError::Unavailable => Problem::closing(Closing::Unavailable),
         AppendError::Refused(Refusal::IdReused { index, seq }) => {
-            let pointer = if is_batch { format!("/{index}/id") } else { "/id".to_owned() };
             let detail =
                 format!("the event with this id is seq {seq} and differs; give a new event a new id");
-            let errors = [super::problem::MemberError { pointer, detail: "is used already".into() }];
-            Problem::new(ProblemCode::IdReused, detail).with("seq", seq).with_errors(&errors)
+            id_reused(detail, is_batch.then_some(index)).with("seq", seq)
+        }
+        AppendError::Refused(Refusal::IdTwice { index }) => {
+            let detail = "an earlier event of the batch has this id and differs; give each event its own id";
+            id_reused(detail.to_owned(), Some(index))
         }
         AppendError::Refused(Refusal::LastSeqDiffers { last_seq }) => {
             let detail =
@@ -127,4 +130,10 @@ fn problem(error: AppendError, is_batch: bool) -> Problem {
             Problem::new(ProblemCode::PreconditionFailed, detail).with("last_seq", last_seq)
         }
     }
+}
+
+fn id_reused(detail: String, index: Option<usize>) -> Problem {
+    let pointer = index.map_or_else(|| "/id".to_owned(), |index| format!("/{index}/id"));
+    let errors = [MemberError { pointer, detail: "is used already".into() }];
+    Problem::new(ProblemCode::IdReused, detail).with_errors(&errors)
 }

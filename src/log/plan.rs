@@ -35,6 +35,11 @@ pub enum Refusal {
         /// The event that has the id.
         seq: Seq,
     },
+    /// The event at this index has the id of an earlier event of the same request, and differs from it.
+    IdTwice {
+        /// Which of the request's events.
+        index: usize,
+    },
     /// The condition does not hold.
     LastSeqDiffers {
         /// What it is.
@@ -109,11 +114,16 @@ impl Plan {
                 return Err(Refusal::LastSeqDiffers { last_seq });
             }
         }
+        // What this request would itself append has a seq from here on; none of those is shown in a refusal.
+        let first_own = last_seq + 1 + self.events.len() as Seq;
         let mut receipts = Vec::with_capacity(append.contents.len());
         for (index, content) in append.contents.iter().enumerate() {
             let key = IdKey::of(content);
             if let Some(found) = key.as_ref().and_then(|key| known.ids.get(key)) {
-                receipts.push(repeat(found, content).map_err(|seq| Refusal::IdReused { index, seq })?);
+                receipts.push(repeat(found, content).map_err(|seq| match seq {
+                    seq if seq >= first_own => Refusal::IdTwice { index },
+                    seq => Refusal::IdReused { index, seq },
+                })?);
                 continue;
             }
             let seq = last_seq + 1 + self.events.len() as Seq;
@@ -178,6 +188,13 @@ mod tests {
         assert_eq!(plan.outcomes[1], Err(Refusal::IdReused { index: 1, seq: 12 }));
         // The refused request left nothing behind: its id y is free for the third.
         assert_eq!(seqs(&plan.outcomes[2]), [(13, false), (12, true)]);
+    }
+
+    #[test]
+    fn no_refusal_names_a_seq_that_its_own_request_would_have_had() {
+        let twice = append(&[(Some("x"), "1"), (Some("x"), "2")]);
+        let plan = plan(POSITION, Timestamp::EPOCH, [twice].iter(), Knowledge::default());
+        assert_eq!(plan.outcomes, [Err(Refusal::IdTwice { index: 1 })]);
     }
 
     #[test]

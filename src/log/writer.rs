@@ -213,16 +213,19 @@ impl Writer {
     /// Makes a batch durable and returns what it became.
     ///
     /// Most batches need no look at the table: their seqs and ids are new, and if they are not, the keys say so. Only
-    /// then, and for conditions, is the batch planned again under the lock.
+    /// then, for conditions, and for whatever would be refused, is the batch planned again under the lock: an answer
+    /// must not depend on whether it was looked up.
     async fn commit(&mut self, batch: &[Queued]) -> Result<Plan, CommitError> {
         let now = Timestamp::now();
         let appends = || batch.iter().map(|queued| &queued.append);
         if appends().all(|append| append.expected.is_none()) {
             let plan = plan(self.position, now, appends(), Knowledge::default());
-            match self.appender.append(&plan.events).await {
-                Ok(()) => return Ok(plan),
-                Err(CommitError::Conflict) => {}
-                Err(error) => return Err(error),
+            if plan.outcomes.iter().all(Result::is_ok) {
+                match self.appender.append(&plan.events).await {
+                    Ok(()) => return Ok(plan),
+                    Err(CommitError::Conflict) => {}
+                    Err(error) => return Err(error),
+                }
             }
         }
         while !self.lock().await? {}
@@ -239,8 +242,8 @@ impl Writer {
         if state.last_seq == self.position.last_seq {
             return Ok(true);
         }
-        self.appender.notice(state.last_seq).await?;
-        self.publish_noticed(&state).await.map_err(CommitError::Failed)?;
+        self.appender.unlock().await?;
+        self.notice().await?;
         Ok(false)
     }
 
@@ -261,24 +264,30 @@ impl Writer {
         Ok(Knowledge { ids, last_seqs })
     }
 
-    /// Looks whether another process has committed, and if it appended, makes that durable and publishes it.
+    /// Looks whether another process has committed, and if so notices what it appended.
     async fn notice_if_changed(&mut self) -> Result<(), Failure> {
         let during = |error| ("looking for events of other processes", error);
-        let version = self.appender.data_version().await.map_err(|e| during(CommitError::Failed(e)))?;
+        let version =
+            self.appender.data_version().await.map_err(|error| during(CommitError::Failed(error)))?;
         if self.data_version == Some(version) {
             return Ok(());
         }
-        loop {
-            match self.lock().await {
-                Ok(true) => break,
-                Ok(false) => {}
-                // Not now; the version is not kept, so the next tick tries again.
-                Err(CommitError::Busy | CommitError::Full) => return Ok(()),
-                Err(error) => return Err(during(error)),
-            }
+        match self.notice().await {
+            Ok(()) => self.data_version = Some(version),
+            // Not now; the version is not kept, so the next tick tries again.
+            Err(CommitError::Busy | CommitError::Full) => {}
+            Err(error) => return Err(during(error)),
         }
-        self.appender.unlock().await.map_err(during)?;
-        self.data_version = Some(version);
+        Ok(())
+    }
+
+    /// Makes durable what other processes appended, and publishes it. Holds no lock while it waits.
+    async fn notice(&mut self) -> Result<(), CommitError> {
+        let state = self.appender.log_state().await.map_err(CommitError::Failed)?;
+        if state.last_seq > self.position.last_seq {
+            self.appender.notice(state.last_seq).await?;
+            self.publish_noticed(&state).await.map_err(CommitError::Failed)?;
+        }
         Ok(())
     }
 

@@ -105,11 +105,11 @@ impl Appender {
         Ok(())
     }
 
-    /// Makes durable, under the lock, what other processes committed up to this seq, and releases the lock.
+    /// Makes durable what other processes committed up to this seq.
     ///
     /// Their connections may run with `synchronous=NORMAL`. A commit of our own fsyncs the WAL, theirs included.
     pub async fn notice(&mut self, seq: Seq) -> Result<(), CommitError> {
-        let notice = sqlx::query("UPDATE meta SET noticed_seq = ?; COMMIT").bind(to_sql(seq));
+        let notice = sqlx::query("UPDATE meta SET noticed_seq = ?").bind(to_sql(seq));
         match notice.execute(&mut self.connection).await {
             Ok(_) => Ok(()),
             Err(error) => Err(self.roll_back(error.into()).await),
@@ -205,7 +205,7 @@ impl Appender {
     pub async fn trim(&mut self, through: Seq) -> Result<(), CommitError> {
         const TRIM: &str = "BEGIN IMMEDIATE;
             UPDATE meta SET trimmed_created_at = (SELECT created_at FROM log WHERE seq = ?), trimmed_seq = ?;
-            UPDATE streams SET events = events - gone.events, bytes = bytes - gone.bytes
+            UPDATE streams SET events = streams.events - gone.events, bytes = streams.bytes - gone.bytes
             FROM (SELECT stream, count(*) AS events, coalesce(sum(octet_length(data)), 0) AS bytes
                   FROM log WHERE seq <= ? GROUP BY stream) AS gone
             WHERE gone.stream = streams.name;

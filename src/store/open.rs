@@ -6,7 +6,7 @@ use sqlx::migrate::Migrator;
 use sqlx::sqlite::{
     SqliteAutoVacuum, SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous,
 };
-use sqlx::{AssertSqlSafe, ConnectOptions, Row, SqliteConnection};
+use sqlx::{AssertSqlSafe, ConnectOptions, Connection, Row, SqliteConnection};
 use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
 use std::io::Write;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
@@ -62,9 +62,14 @@ pub async fn open(settings: &StoreSettings) -> Result<Opened, OpenError> {
     make_file(path)?;
     let sqlite = |source: sqlx::Error| OpenError::Sqlite { path: path.to_owned(), source: source.into() };
 
-    let mut connection = writing(settings).connect().await.map_err(sqlite)?;
+    // Somebody else's file is looked at and left as it is: no journal mode is set on it, and nothing checkpointed.
+    let look = SqliteConnectOptions::new().filename(path).read_only(true).busy_timeout(settings.busy_timeout);
+    let mut connection = look.disable_statement_logging().connect().await.map_err(sqlite)?;
     check_version(&mut connection).await.map_err(sqlite)??;
     check_owner(&mut connection, path).await?;
+    connection.close().await.map_err(sqlite)?;
+
+    let mut connection = writing(settings).connect().await.map_err(sqlite)?;
     check_pragmas(&mut connection).await?;
     make_durable(&mut connection, path).await?;
     // Our own lock keeps other servers away; sqlx's would need a table of its own.
