@@ -12,9 +12,6 @@
 -- the view, whose trigger gives the seq and the time, applies the rules of the API, and cannot be got around by
 -- INSERT OR REPLACE, which on a table would delete stored events without firing a trigger.
 
--- "EvTl": tells an Evertail log from any other SQLite file.
-PRAGMA application_id = 0x4576546C;
-
 CREATE TABLE meta (
     one INTEGER PRIMARY KEY CHECK (one = 1),
     -- Raised only by a change that an older server must not write to.

@@ -30,6 +30,9 @@ pub(super) async fn run(matches: &ArgMatches) -> Result<Exit, Failure> {
     start_logging(&config)?;
     let connections_max = connections_within_descriptors(config.connections_max);
 
+    // From here on a signal is a clean stop, however early it comes.
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
     let listener = TcpListener::bind(config.listen).await.map_err(|source| {
         let next = "stop what listens there, or choose another address with --listen";
         Failure::failed(format!("{} cannot be listened on: {source}; {next}", config.listen))
@@ -55,8 +58,6 @@ pub(super) async fn run(matches: &ArgMatches) -> Result<Exit, Failure> {
         let _ = stopped.await;
     });
     let mut server = std::pin::pin!(server);
-    let mut terminate = signal(SignalKind::terminate())?;
-    let mut interrupt = signal(SignalKind::interrupt())?;
     let failed = tokio::select! {
         () = &mut server => unreachable!("the server ends only when stopped"),
         result = task.wait() => result.err(),
@@ -94,7 +95,11 @@ fn start_logging(config: &Config) -> Result<(), Failure> {
         LogFormat::Text => true,
         LogFormat::Json => false,
     };
-    let subscriber = tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr);
+    let subscriber = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(io::stderr)
+        // It would complain on stderr that stderr is gone, and panic of that.
+        .log_internal_errors(false);
     if is_text {
         subscriber.with_target(false).with_ansi(io::stderr().is_terminal()).init();
     } else {

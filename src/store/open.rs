@@ -3,10 +3,8 @@
 use super::read::log_state;
 use super::{Appender, LogState, OpenError, Store, StoreError};
 use sqlx::migrate::Migrator;
-use sqlx::sqlite::{
-    SqliteAutoVacuum, SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous,
-};
-use sqlx::{AssertSqlSafe, ConnectOptions, Connection, Row, SqliteConnection};
+use sqlx::sqlite::{SqliteConnectOptions, SqlitePoolOptions, SqliteSynchronous};
+use sqlx::{AssertSqlSafe, ConnectOptions, Row, SqliteConnection};
 use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
 use std::io::Write;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
@@ -17,7 +15,7 @@ static MIGRATOR: Migrator = sqlx::migrate!("./migrations");
 
 /// The newest log format this server can write.
 const FORMAT_MAX: i64 = 1;
-/// `PRAGMA application_id` of a log: "EvTl".
+/// `PRAGMA application_id` of a log, which tells it from any other SQLite file: "EvTl".
 const APPLICATION_ID: i64 = 0x4576_546C;
 /// The first SQLite without the WAL-reset corruption bug. *Source*: <https://www.sqlite.org/wal.html#walresetbug>.
 const SQLITE_VERSION_MIN: (u32, u32, u32) = (3, 51, 3);
@@ -62,17 +60,24 @@ pub async fn open(settings: &StoreSettings) -> Result<Opened, OpenError> {
     make_file(path)?;
     let sqlite = |source: sqlx::Error| OpenError::Sqlite { path: path.to_owned(), source: source.into() };
 
-    // Somebody else's file is looked at and left as it is: no journal mode is set on it, and nothing checkpointed.
-    let look = SqliteConnectOptions::new().filename(path).read_only(true).busy_timeout(settings.busy_timeout);
-    let mut connection = look.disable_statement_logging().connect().await.map_err(sqlite)?;
-    check_version(&mut connection).await.map_err(sqlite)??;
-    check_owner(&mut connection, path).await?;
-    connection.close().await.map_err(sqlite)?;
-
     let mut connection = writing(settings).connect().await.map_err(sqlite)?;
+    check_version(&mut connection).await.map_err(sqlite)??;
+    // Somebody else's file is looked at and left as it is: nothing that stays in a file is set before this.
+    let is_marked = check_owner(&mut connection, path).await?;
+    sqlx::query(AssertSqlSafe(format!(
+        // Only a new file takes these two. Space of trimmed events can then be given back in steps.
+        "PRAGMA page_size = {PAGE_BYTES}; PRAGMA auto_vacuum = INCREMENTAL; PRAGMA journal_mode = WAL"
+    )))
+    .execute(&mut connection)
+    .await
+    .map_err(sqlite)?;
     check_pragmas(&mut connection).await?;
     make_durable(&mut connection, path).await?;
-    // Our own lock keeps other servers away; sqlx's would need a table of its own.
+    if !is_marked {
+        // Before the first table, so that whatever a killed first start leaves behind is known as ours.
+        let mark = format!("PRAGMA application_id = {APPLICATION_ID}");
+        sqlx::query(AssertSqlSafe(mark)).execute(&mut connection).await.map_err(sqlite)?;
+    }
     MIGRATOR
         .run_direct(None, &mut connection, false)
         .await
@@ -108,8 +113,6 @@ fn common(settings: &StoreSettings) -> SqliteConnectOptions {
         .filename(&settings.file)
         // An fsync of the WAL at each commit, before COMMIT returns: the ack's promise.
         .synchronous(SqliteSynchronous::Full)
-        // Readers do not block the writer, nor it them.
-        .journal_mode(SqliteJournalMode::Wal)
         .busy_timeout(settings.busy_timeout)
         // The file may come from anywhere: its schema calls no function that could do harm.
         .pragma("trusted_schema", "OFF")
@@ -129,9 +132,6 @@ fn common(settings: &StoreSettings) -> SqliteConnectOptions {
 fn writing(settings: &StoreSettings) -> SqliteConnectOptions {
     common(settings)
         .create_if_missing(true)
-        .page_size(PAGE_BYTES)
-        // Space of trimmed events is given back in steps. Only a new file takes this.
-        .auto_vacuum(SqliteAutoVacuum::Incremental)
         // The writer checkpoints by itself, after the ack, and sees the errors.
         .pragma("wal_autocheckpoint", "0")
         .pragma("journal_size_limit", WAL_BYTES_KEPT.to_string())
@@ -204,26 +204,29 @@ async fn check_version(connection: &mut SqliteConnection) -> Result<Result<(), O
 }
 
 /// An empty file becomes a log; a log of a known format is one; anything else is left alone.
-async fn check_owner(connection: &mut SqliteConnection, path: &Path) -> Result<(), OpenError> {
+///
+/// A file with our mark and no `meta` is a first start that did not come to its end. Returns whether it has the mark.
+async fn check_owner(connection: &mut SqliteConnection, path: &Path) -> Result<bool, OpenError> {
     let sqlite = |source: sqlx::Error| OpenError::Sqlite { path: path.to_owned(), source: source.into() };
-    let tables: i64 = sqlx::query_scalar("SELECT count(*) FROM sqlite_schema")
-        .fetch_one(&mut *connection)
-        .await
-        .map_err(sqlite)?;
-    if tables == 0 {
-        return Ok(());
-    }
+    let (tables, is_complete): (i64, bool) =
+        sqlx::query_as("SELECT count(*), coalesce(max(name = 'meta'), 0) FROM sqlite_schema")
+            .fetch_one(&mut *connection)
+            .await
+            .map_err(sqlite)?;
     let owner: i64 =
         sqlx::query_scalar("PRAGMA application_id").fetch_one(&mut *connection).await.map_err(sqlite)?;
-    if owner != APPLICATION_ID {
+    if tables > 0 && owner != APPLICATION_ID {
         return Err(OpenError::NotALog { path: path.to_owned() });
+    }
+    if !is_complete {
+        return Ok(owner == APPLICATION_ID);
     }
     let format: i64 =
         sqlx::query_scalar("SELECT format FROM meta").fetch_one(&mut *connection).await.map_err(sqlite)?;
     if format > FORMAT_MAX {
         return Err(OpenError::Newer { path: path.to_owned(), format, format_max: FORMAT_MAX });
     }
-    Ok(())
+    Ok(true)
 }
 
 /// Reads back what the promise rests on: a file system without shared memory, say, silently stays out of WAL mode.
