@@ -4,7 +4,7 @@
 //! `fetch` a text type. Every error names the member by JSON pointer; a body with several errors lists them.
 
 use super::problem::{ERRORS_MAX, MemberError};
-use super::{HttpSettings, Problem, ProblemCode};
+use super::{HttpSettings, Problem, ProblemCode, form};
 use crate::event::{
     self, Content, EventType, IdempotencyKey, NameError, StreamName, check_id, check_subject, check_time,
 };
@@ -64,7 +64,7 @@ pub(super) fn read(content_type: &str, body: &[u8], context: &Context<'_>) -> Re
             let member = parse(text, "")?;
             reader.object("", member, None)
         }
-        "application/x-www-form-urlencoded" => reader.form(body),
+        "application/x-www-form-urlencoded" => reader.form(text)?,
         "text/plain" => reader.text(text),
         "application/json" => {
             let detail =
@@ -166,7 +166,7 @@ impl Reader<'_> {
         let mut seen: Vec<&str> = Vec::with_capacity(members.len());
         let mut is_placed = self.context.stream.is_some();
         for (name, value) in &members {
-            let pointer = format!("{at}/{}", name.replace('~', "~0").replace('/', "~1"));
+            let pointer = pointer(at, name);
             if seen.contains(&name.as_ref()) {
                 self.error(pointer, "is there twice");
                 continue;
@@ -198,14 +198,19 @@ impl Reader<'_> {
         (self.errors.len() == errors_before).then_some(content)
     }
 
-    fn form(&mut self, body: &[u8]) -> Option<Content> {
+    fn form(&mut self, body: &str) -> Result<Option<Content>, Problem> {
         let mut content = self.blank();
         let mut seen: Vec<String> = Vec::new();
         let mut is_placed = self.context.stream.is_some();
-        for (name, value) in form_urlencoded::parse(body) {
-            let pointer = format!("/{}", name.replace('~', "~0").replace('/', "~1"));
+        for pair in form::pairs(body) {
+            let (name, value) = pair.map_err(|name| {
+                let detail = format!("the field {name} is not UTF-8");
+                let errors = [MemberError { pointer: pointer("", &name), detail: "is not UTF-8".into() }];
+                Problem::new(ProblemCode::Utf8Invalid, detail).with_errors(&errors)
+            })?;
+            let pointer = pointer("", &name);
             is_placed |= name == "stream";
-            if seen.iter().any(|known| *known == name) {
+            if seen.contains(&name) {
                 self.error(pointer, "is there twice");
             } else if name == "data" {
                 // As with a whole body: what looks like JSON is JSON, anything else is text.
@@ -220,13 +225,13 @@ impl Reader<'_> {
             if self.errors.len() >= ERRORS_MAX {
                 break;
             }
-            seen.push(name.into_owned());
+            seen.push(name);
         }
         if !is_placed {
             self.error("/stream".into(), "must name the stream of the event");
         }
         self.give_id(&mut content, None);
-        Some(content)
+        Ok(Some(content))
     }
 
     fn text(&mut self, text: &str) -> Option<Content> {
@@ -307,6 +312,11 @@ impl Reader<'_> {
         self.check_size("", content.as_ref())?;
         Ok(content.expect("an event without errors is there"))
     }
+}
+
+/// The JSON pointer of a member of what is at another.
+fn pointer(at: &str, name: &str) -> String {
+    format!("{at}/{}", name.replace('~', "~0").replace('/', "~1"))
 }
 
 fn is_member(name: &str) -> bool {

@@ -150,8 +150,9 @@ fn connection(
     });
     http1::Builder::new()
         .timer(TokioTimer::new())
-        // `Timed` holds both times; hyper's one timer would be the same for the head and for an idle connection.
-        .header_read_timeout(None)
+        // `Timed` holds both times, which hyper's one timer cannot tell apart. It is set all the same, beyond both:
+        // only then does hyper read again after an answer, and so let `Timed` begin the idle time.
+        .header_read_timeout(settings.idle_timeout + settings.header_timeout)
         .max_headers(HEADERS_MAX)
         .max_buf_size(BUFFER_BYTES_MAX)
         .serve_connection(io, service)

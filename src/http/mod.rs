@@ -7,7 +7,7 @@
 //! | `listen` | the accept loop and the connection's time-outs |
 //! | `guard` | what every request passes: id, host, origin, shape; and how problems are written |
 //! | `origin` | which hosts and origins are let in |
-//! | `append`, `body`, `envelope` | POST: handler, reading the body, what it means |
+//! | `append`, `body`, `envelope`, `form` | POST: handler, reading the body, what it means |
 //! | `read`, `query`, `accept` | GET: handlers, parameters, content negotiation |
 //! | `stream`, `page` | the SSE body; JSON pages and NDJSON |
 //! | `problem` | RFC 9457 |
@@ -16,6 +16,7 @@ mod accept;
 mod append;
 mod body;
 mod envelope;
+mod form;
 mod guard;
 mod listen;
 mod origin;

@@ -1,6 +1,6 @@
 //! History: one JSON page, or everything up to now as NDJSON. Both end at the `last_seq` of the moment they began.
 
-use super::query::{Payload, ReadQuery};
+use super::query::{self, Payload, ReadQuery};
 use super::{App, Problem, ProblemCode};
 use crate::event::{Seq, StreamName};
 use crate::frames::Format;
@@ -24,8 +24,7 @@ pub(super) async fn json(
 ) -> Result<Response, Problem> {
     let limit = query.limit.unwrap_or(LIMIT_DEFAULT);
     if limit > LIMIT_MAX {
-        let detail = format!("the parameter limit is at most {LIMIT_MAX} for a page");
-        return Err(Problem::new(ProblemCode::ParameterInvalid, detail).with("parameter", "limit"));
+        return Err(query::parameter("limit", &format!("is at most {LIMIT_MAX} for a page")));
     }
     query.limit = Some(limit);
     let (mut reader, last_seq) = open(&app, &query).await?;
@@ -108,9 +107,10 @@ pub(super) async fn lines(app: App, query: ReadQuery) -> Result<Response, Proble
 ///
 /// *Errors*: 410 where the stream route would tell of a gap or a reset: history cannot say it in between.
 async fn open(app: &App, query: &ReadQuery) -> Result<(Reader, Seq), Problem> {
-    if query.payload != Payload::Event || query.as_message {
-        let detail = "the parameters format and event are for event streams";
-        return Err(Problem::new(ProblemCode::ParameterInvalid, detail));
+    for (name, is_given) in [("format", query.payload != Payload::Event), ("event", query.as_message)] {
+        if is_given {
+            return Err(query::parameter(name, "is for event streams; leave it out for history"));
+        }
     }
     let bounds = app.log.bounds();
     let from = query.from.unwrap_or(From::After(0));

@@ -1,6 +1,6 @@
 //! The query parameters of the read routes, and the cursor with all the names that clients give it.
 
-use super::{HttpSettings, Problem, ProblemCode};
+use super::{HttpSettings, Problem, ProblemCode, form};
 use crate::event::{Pattern, Selection, Seq, StreamName, Timestamp};
 use crate::frames::Format;
 use crate::log::{From, ReaderOptions};
@@ -72,9 +72,10 @@ pub(super) fn read(
     if let Some(value) = headers.get("last-event-id").filter(|value| !value.is_empty()) {
         header_cursor = Some(cursor("Last-Event-ID", value.to_str().unwrap_or_default())?);
     }
-    for (name, value) in form_urlencoded::parse(query.as_bytes()) {
-        let value = value.as_ref();
-        match name.as_ref() {
+    for pair in form::pairs(query) {
+        let (name, value) = pair.map_err(|part| parameter(&part, "is not UTF-8"))?;
+        let value = value.as_str();
+        match name.as_str() {
             "last_event_id" | "lastEventID" | "lastEventId" => {
                 once(&query_cursor, &name)?;
                 query_cursor = Some(cursor(&name, value)?);
@@ -179,7 +180,8 @@ fn since(value: &str) -> Result<Timestamp, Problem> {
         .ok_or_else(|| parameter("since", "must be an RFC 3339 time, or a duration such as 10m, 2h or 7d"))
 }
 
-fn parameter(name: &str, what: &str) -> Problem {
+/// A parameter that cannot be used.
+pub(super) fn parameter(name: &str, what: &str) -> Problem {
     // The name may be anything that was sent: bounded, and JSON escapes the rest.
     let name: String = name.chars().take(64).collect();
     Problem::new(ProblemCode::ParameterInvalid, format!("the parameter {name} {what}"))
