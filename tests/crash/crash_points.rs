@@ -1,0 +1,110 @@
+//! kill -9 at one exact system call after the other: every write, sync and cut of a first start, of a commit, of a
+//! checkpoint. Chance reaches these moments seldom, strace reaches each.
+
+use crate::load::{self, Answer, Request};
+use crate::server::{Launch, Place, Server, complain, until};
+use crate::table::{assert_ordered, assert_sound, rows};
+use crate::trace::{missing_strace, strace};
+use std::path::Path;
+
+/// The calls that change what is on the disk.
+const CALLS: [&str; 4] = ["pwrite64", "fsync", "ftruncate", "unlink"];
+/// A batch whose pages are many enough to be cut.
+const BATCH: usize = 3;
+const BATCH_PADDING: usize = 9_000;
+
+/// The server that is killed as it enters this call for the n-th time in one of its threads.
+fn killed_at(place: &Place, call: &str, when: u32) -> Launch {
+    let inject = format!("inject={call}:signal=SIGKILL:when={when}");
+    let trace = format!("trace={call}");
+    Launch::new(&place.file()).under(strace(Path::new("/dev/null"), &["-e", &trace, "-e", &inject]))
+}
+
+async fn is_killed_at_start(server: &mut Server) -> bool {
+    until("it serves or ends", async || server.is_serving() || !server.is_running()).await;
+    if !server.is_serving() {
+        return true;
+    }
+    server.serving().await;
+    false
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_first_start_that_is_killed_anywhere_leaves_a_file_that_starts() {
+    if let Some(reason) = missing_strace() {
+        return complain(&format!("SKIPPED crash_points: {reason}"));
+    }
+    let mut points = 0;
+    for call in CALLS {
+        for when in 1.. {
+            let place = Place::new();
+            if !is_killed_at_start(&mut killed_at(&place, call, when).spawn()).await {
+                break;
+            }
+            points += 1;
+            let server = Launch::new(&place.file()).start().await;
+            let http = reqwest::Client::new();
+            let request = Request::one(load::event("audits", "message", None, 0));
+            match request.send(&http, &server.base).await {
+                Answer::Acked { receipts, .. } => assert_eq!(receipts[0].seq, 1, "killed at {call} {when}"),
+                other => panic!("killed at {call} {when}: {other:?}"),
+            }
+        }
+    }
+    complain(&format!("{points} crash points of a first start"));
+    assert!(points > 20, "{points}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_commit_that_is_killed_anywhere_is_there_whole_or_not_at_all() {
+    if let Some(reason) = missing_strace() {
+        return complain(&format!("SKIPPED crash_points: {reason}"));
+    }
+    let mut points = 0;
+    for call in CALLS {
+        // One file through all of it: each start has to make good what the kill before it has left.
+        let place = Place::new();
+        drop(Launch::new(&place.file()).start().await);
+        let mut stored = 0;
+        for when in 1.. {
+            let mut server = killed_at(&place, call, when).spawn();
+            let is_killed = is_killed_at_start(&mut server).await;
+            points += 1;
+            let mut acked = 0;
+            let mut is_answered = !is_killed;
+            while is_answered && acked < 2 {
+                is_answered = post_batch(&server.base).await;
+                acked += usize::from(is_answered);
+            }
+            drop(server);
+            let server = Launch::new(&place.file()).start().await;
+            let all = rows(&place.file(), 0).await;
+            assert_ordered(0, &all);
+            let new = all.len() - stored;
+            let is_whole = new == acked * BATCH || (!is_answered && new == (acked + 1) * BATCH);
+            assert!(is_whole, "killed at {call} {when}: {acked} batches acked, {new} events stored");
+            stored = all.len();
+            drop(server);
+            if is_answered {
+                break;
+            }
+        }
+        assert_sound(&place.file()).await;
+    }
+    complain(&format!(
+        "{points} crash points of a start, two commits and what the next start does with them"
+    ));
+    assert!(points > 20, "{points}");
+}
+
+/// True if it was acked.
+async fn post_batch(base: &str) -> bool {
+    let event =
+        |_| load::event("audits", "message", Some(format!("{:x}", rand::random::<u64>())), BATCH_PADDING);
+    let request = Request::batch((0..BATCH).map(event).collect());
+    match request.send(&reqwest::Client::new(), base).await {
+        Answer::Acked { receipts, .. } => receipts.len() == BATCH,
+        Answer::None => false,
+        other => panic!("{other:?}"),
+    }
+}

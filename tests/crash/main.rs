@@ -1,0 +1,37 @@
+//! The promise against a server that is killed, whose disk fails or fills, that is stopped or doubled: the real binary
+//! as a process of its own, over real sockets, on a real file.
+//!
+//! | file | shows |
+//! |---|---|
+//! | `kill_nine` | kill -9 at any moment loses no ack, reuses no seq, and costs no reader an event |
+//! | `crash_points` | nor does a kill at any one write of a first start, of a commit, of a checkpoint |
+//! | `fsync_before_ack` | from the trace of the system calls: nothing is told before the fsync that makes it durable |
+//! | `io_error` | one failed fsync ends acking for good, and the next start holds all that was acked |
+//! | `disk_full` | a full disk refuses, keeps readers, and heals by itself |
+//! | `graceful_stop` | SIGTERM under load loses nothing and tells the readers |
+//! | `refused_starts` | a second server on the file and an open address are turned away with the next step |
+//! | `cli` | `evertail append` and `evertail tail` as processes, also across a kill -9 |
+//! | `descriptors` | a low descriptor limit bounds the connections and not the service |
+//!
+//! The rest is the harness: `server` runs the process, `load` posts to it, `event_source` and `reader` read from it the
+//! way a browser does, `ledger` holds what everyone was told and compares it with `table`, `trace` reads strace's output.
+//!
+//! `EVERTAIL_CRASH_CYCLES` sets the number of kills, 100 if it is not given.
+#![expect(clippy::unwrap_used, reason = "a test ends at what it did not expect")]
+
+mod cli;
+mod crash_points;
+mod descriptors;
+mod disk_full;
+mod event_source;
+mod fsync_before_ack;
+mod graceful_stop;
+mod io_error;
+mod kill_nine;
+mod ledger;
+mod load;
+mod reader;
+mod refused_starts;
+mod server;
+mod table;
+mod trace;

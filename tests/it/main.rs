@@ -1,0 +1,26 @@
+//! The HTTP boundary: a real listener on port 0, a log in a temporary folder, requests as clients send them.
+//!
+//! | file | holds |
+//! |---|---|
+//! | `server`, `raw`, `stream`, `table` | the server of a test; a bare connection; an event stream; the table as it is |
+//! | `resume`, `dialect` | the contract of design.md section 6: where a reader begins, and every byte it is sent |
+//! | `append`, `pages` | POST in all its forms; JSON pages, NDJSON, one event |
+//! | `errors`, `malformed` | problems, origins, the shapes of smuggling; ten thousand broken requests |
+//! | `slow` | clients that send or read slowly or not at all |
+//! | `regression` | one test for each bug there was |
+//!
+//! Tests wait for conditions. A time-out in here only ends a test that hangs.
+#![expect(clippy::unwrap_used, reason = "a test says what it expects by panicking")]
+
+mod append;
+mod dialect;
+mod errors;
+mod malformed;
+mod pages;
+mod raw;
+mod regression;
+mod resume;
+mod server;
+mod slow;
+mod stream;
+mod table;

@@ -1,0 +1,75 @@
+//! One test for each bug there was, named after what went wrong.
+
+use crate::raw::Connection;
+use crate::server::{Reply, Server};
+use std::time::Duration;
+
+#[tokio::test]
+async fn trimming_ended_the_log() {
+    // `UPDATE streams SET events = events - gone.events FROM ...` was ambiguous, and the failure latched the log.
+    let server = Server::start().await;
+    server.append("a", "[{},{},{}]").await;
+    server.append("b", "{}").await;
+    server.trim(2).await;
+    server.append("a", "{}").await;
+    let seqs: Vec<u64> = server.table().await.iter().map(|row| row.seq).collect();
+    assert_eq!(seqs, [3, 4, 5]);
+}
+
+#[tokio::test]
+async fn connection_was_never_closed_once_it_had_had_a_request() {
+    // The timer was armed by a read alone, and hyper does not read again while an earlier read still waits.
+    let server =
+        Server::start_with(|settings| settings.connections.idle_timeout = Duration::from_millis(200)).await;
+    server.append("a", "{}").await;
+    let healthz = "GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n";
+    let json = "GET /api/v1/a HTTP/1.1\r\nHost: localhost\r\nAccept: application/json\r\n\r\n";
+    let post = "POST /api/v1/a HTTP/1.1\r\nHost: localhost\r\nContent-Length: 2\r\n\r\n{}";
+    let chunked = "POST /api/v1/a HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n2\r\n{}\r\n0\r\n\r\n";
+    let stream = "GET /api/v1/a?after=0&limit=1 HTTP/1.1\r\nHost: localhost\r\n\r\n";
+    let missing = "GET /nothing HTTP/1.1\r\nHost: localhost\r\n\r\n";
+    let head = "HEAD /api/v1/a HTTP/1.1\r\nHost: localhost\r\n\r\n";
+    let preflight = "OPTIONS /api/v1/a HTTP/1.1\r\nHost: localhost\r\nOrigin: http://localhost\r\n\r\n";
+    for request in [healthz, json, post, chunked, stream, missing, head, preflight] {
+        let method = request.split(' ').next().unwrap();
+        // Twice, so that the time begins anew; again, should it have been over in between.
+        let mut connection = loop {
+            let mut connection = Connection::open(server.address).await;
+            connection.send(request).await;
+            connection.reply_to(method).await.unwrap();
+            connection.send(request).await;
+            if connection.reply_to(method).await.is_some() {
+                break connection;
+            }
+        };
+        assert_eq!(connection.until_closed().await, b"", "{request}");
+    }
+}
+
+#[tokio::test]
+async fn form_or_query_that_was_not_utf_8_was_taken_with_replacement_characters() {
+    // The form decoder replaces what it cannot decode, and says nothing.
+    let server = Server::start().await;
+    for body in ["data=%ff", "data=caf%E9", "data=1&id=%C3%28"] {
+        let reply = Reply::of(server.post("/api/v1/a", "application/x-www-form-urlencoded", body)).await;
+        reply.problem(400, "utf8_invalid");
+    }
+    for query in ["type=%ff", "stream=a%C3", "%ff=1", "log=%E9"] {
+        server.page(&format!("/api/v1/events?{query}")).await.problem(400, "parameter_invalid");
+    }
+    assert!(server.table().await.is_empty());
+}
+
+#[tokio::test]
+async fn refusal_of_a_stream_s_parameters_on_history_did_not_name_the_parameter() {
+    let server = Server::start().await;
+    for (query, name) in [("format=data", "format"), ("event=message", "event")] {
+        for reply in [
+            server.page(&format!("/api/v1/a?{query}")).await,
+            server.lines(&format!("/api/v1/a?{query}")).await,
+        ] {
+            assert_eq!(reply.problem(400, "parameter_invalid")["parameter"], name);
+        }
+    }
+    assert_eq!(server.page("/api/v1/a?format=event").await.status, 200);
+}

@@ -1,0 +1,12 @@
+//! The log at its boundary: what it promises to whoever appends, reads, or opens its file with other tools.
+
+mod append;
+mod fixture;
+mod foreign;
+mod ids;
+mod opening;
+mod protection;
+mod reading;
+mod resuming;
+mod rules;
+mod trimming;

@@ -1,0 +1,180 @@
+//! Trimming: what is deleted, what is kept, and who is told.
+
+use crate::fixture::{Place, append, close, content, in_time, open, options, reader, start, stored};
+use evertail::event::{Content, Seq};
+use evertail::log::{Bounds, Gap, Log, Step};
+use sqlx::SqliteConnection;
+
+type StreamRow = (String, i64, i64, i64, i64);
+
+async fn streams(connection: &mut SqliteConnection) -> Vec<StreamRow> {
+    sqlx::query_as("SELECT name, first_seq, last_seq, events, bytes FROM streams ORDER BY name")
+        .fetch_all(connection)
+        .await
+        .expect("the table is readable")
+}
+
+async fn append_each(log: &Log, contents: impl IntoIterator<Item = Content>) {
+    for content in contents {
+        append(log, [content]).await.expect("the event is stored");
+    }
+}
+
+async fn append_count(log: &Log, count: u64) {
+    append_each(log, (1..=count).map(|n| content("a", None, &n.to_string()))).await;
+}
+
+#[tokio::test]
+async fn trimming_deletes_a_prefix_and_keeps_the_totals_true() {
+    let place = Place::new();
+    let (log, task) = place.open().await;
+    let mut other = place.other_process().await;
+    append_each(&log, ["a", "b", "a", "b", "a"].map(|name| content(name, None, "12345"))).await;
+    append_each(&log, [Content::new(crate::fixture::stream("c"))]).await;
+    assert_eq!(in_time(log.trim(3)).await.unwrap(), Bounds { first_seq: 4, last_seq: 6 });
+    assert_eq!(stored(&mut other).await.iter().map(|row| row.seq).collect::<Vec<_>>(), [4, 5, 6]);
+    let row = |name: &str, first, last, events, bytes| (name.to_owned(), first, last, events, bytes);
+    assert_eq!(streams(&mut other).await, [row("a", 5, 5, 1, 5), row("b", 4, 4, 1, 5), row("c", 6, 6, 1, 0)]);
+    assert_eq!(in_time(log.trim(5)).await.unwrap(), Bounds { first_seq: 6, last_seq: 6 });
+    assert_eq!(streams(&mut other).await, [row("a", 6, 5, 0, 0), row("b", 5, 4, 0, 0), row("c", 6, 6, 1, 0)]);
+    append_each(&log, [content("b", None, "1"), content("b", None, "1")]).await;
+    assert_eq!(streams(&mut other).await, [row("a", 6, 5, 0, 0), row("b", 7, 8, 2, 2), row("c", 6, 6, 1, 0)]);
+    close(log, task).await;
+}
+
+#[tokio::test]
+async fn trimming_what_is_trimmed_or_beyond_the_log_does_what_there_is_to_do() {
+    let place = Place::new();
+    let (log, task) = place.open().await;
+    assert_eq!(in_time(log.trim(Seq::MAX)).await.unwrap(), Bounds { first_seq: 1, last_seq: 0 });
+    append_count(&log, 3).await;
+    assert_eq!(in_time(log.trim(0)).await.unwrap(), Bounds { first_seq: 1, last_seq: 3 });
+    assert_eq!(in_time(log.trim(2)).await.unwrap(), Bounds { first_seq: 3, last_seq: 3 });
+    assert_eq!(in_time(log.trim(1)).await.unwrap(), Bounds { first_seq: 3, last_seq: 3 });
+    assert_eq!(in_time(log.trim(Seq::MAX)).await.unwrap(), Bounds { first_seq: 4, last_seq: 3 });
+    assert_eq!(in_time(log.trim(3)).await.unwrap(), Bounds { first_seq: 4, last_seq: 3 });
+    close(log, task).await;
+}
+
+#[tokio::test]
+async fn seq_is_never_reused_after_everything_was_trimmed() {
+    let place = Place::new();
+    let (log, task) = place.open().await;
+    append_count(&log, 3).await;
+    in_time(log.trim(3)).await.unwrap();
+    assert_eq!(append(&log, [content("a", None, "4")]).await.unwrap()[0].seq, 4);
+    in_time(log.trim(4)).await.unwrap();
+    close(log, task).await;
+    let mut other = place.other_process().await;
+    sqlx::query("INSERT INTO events (stream) VALUES ('a')").execute(&mut other).await.unwrap();
+    let (log, task) = place.open().await;
+    assert_eq!(log.bounds(), Bounds { first_seq: 5, last_seq: 5 });
+    in_time(log.trim(5)).await.unwrap();
+    close(log, task).await;
+    let (log, task) = place.open().await;
+    assert_eq!(append(&log, [content("a", None, "6")]).await.unwrap()[0].seq, 6);
+    close(log, task).await;
+}
+
+#[tokio::test]
+async fn reader_is_told_exactly_the_gap_that_it_had_not_read() {
+    for window_bytes_max in [0, 1 << 20] {
+        let place = Place::new();
+        let mut settings = place.settings();
+        settings.window_bytes_max = window_bytes_max;
+        let (log, task) = open(settings).await;
+        append_count(&log, 10).await;
+        let mut readers: Vec<_> = (0..=10).map(|cursor| reader(&log, cursor)).collect();
+        in_time(log.trim(6)).await.unwrap();
+        for (cursor, reader) in (0..).zip(&mut readers) {
+            if cursor < 6 {
+                assert_eq!(reader.next().await.unwrap(), Step::Gap(Gap { from: cursor + 1, to: 6 }));
+                assert_eq!(reader.cursor(), 6);
+            }
+            if cursor < 10 {
+                let Step::Page(page) = reader.next().await.unwrap() else { panic!("7 to 10 are retained") };
+                assert!(page.bytes.starts_with(format!("{{\"seq\":{},", cursor.max(6) + 1).as_bytes()));
+                assert_eq!(page.events as u64, 10 - cursor.max(6));
+            }
+            assert_eq!(reader.next().await.unwrap(), Step::CaughtUp);
+        }
+        close(log, task).await;
+    }
+}
+
+#[tokio::test]
+async fn reader_that_waits_while_everything_is_trimmed_has_read_it_and_is_told_nothing() {
+    let place = Place::new();
+    let (log, task) = place.open().await;
+    append_count(&log, 3).await;
+    let mut live = reader(&log, 3);
+    let mut behind = reader(&log, 2);
+    in_time(log.trim(3)).await.unwrap();
+    assert_eq!(live.next().await.unwrap(), Step::CaughtUp);
+    in_time(behind.wait()).await;
+    assert_eq!(behind.next().await.unwrap(), Step::Gap(Gap { from: 3, to: 3 }));
+    assert_eq!(behind.next().await.unwrap(), Step::CaughtUp);
+    append_count(&log, 1).await;
+    for mut reader in [live, behind] {
+        let Step::Page(page) = reader.next().await.unwrap() else { panic!("4 is new") };
+        assert_eq!((page.cursor, page.events), (4, 1));
+    }
+    close(log, task).await;
+}
+
+/// The reader has looked at the bounds and waits for its turn at the table when the trim comes.
+#[tokio::test]
+async fn events_trimmed_while_a_reader_catches_up_are_told_as_a_gap() {
+    let place = Place::new();
+    let mut settings = place.settings();
+    settings.window_bytes_max = 0;
+    settings.catch_up_pages_max = 1;
+    let (log, task) = open(settings).await;
+    append_count(&log, 10).await;
+    let mut first = reader(&log, 0);
+    let mut second = reader(&log, 2);
+    let mut filtered = log.reader(
+        2,
+        evertail::log::ReaderOptions {
+            selection: evertail::event::Selection::stream(&crate::fixture::stream("other")),
+            ..options()
+        },
+    );
+    let has_the_turn = start(first.next());
+    let mut waits = start(second.next());
+    let mut waits_too = start(filtered.next());
+    in_time(log.trim(6)).await.unwrap();
+    drop(has_the_turn);
+    assert_eq!(in_time(&mut waits).await.unwrap(), Step::Gap(Gap { from: 3, to: 6 }));
+    assert_eq!(in_time(&mut waits_too).await.unwrap(), Step::Gap(Gap { from: 3, to: 6 }));
+    drop((waits, waits_too));
+    let Step::Page(page) = second.next().await.unwrap() else { panic!("7 to 10 are retained") };
+    assert!(page.bytes.starts_with(b"{\"seq\":7,"));
+    assert_eq!(in_time(first.next()).await.unwrap(), Step::Gap(Gap { from: 1, to: 6 }));
+    close(log, task).await;
+}
+
+#[tokio::test]
+async fn trimmed_event_is_gone_and_a_retained_one_is_not() {
+    let place = Place::new();
+    let (log, task) = place.open().await;
+    append_count(&log, 3).await;
+    in_time(log.trim(2)).await.unwrap();
+    for seq in [0, 1, 2, 4, Seq::MAX] {
+        assert_eq!(log.event(seq).await.unwrap(), None, "{seq}");
+    }
+    assert_eq!(log.event(3).await.unwrap().unwrap().seq, 3);
+    close(log, task).await;
+}
+
+#[tokio::test]
+async fn trim_whose_future_is_dropped_happens_all_the_same() {
+    let place = Place::new();
+    let (log, task) = place.open().await;
+    append_count(&log, 3).await;
+    drop(start(log.trim(2)));
+    in_time(reader(&log, 1).wait()).await;
+    append_count(&log, 1).await;
+    assert_eq!(log.bounds(), Bounds { first_seq: 3, last_seq: 4 });
+    close(log, task).await;
+}
