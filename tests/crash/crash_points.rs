@@ -9,6 +9,8 @@ use std::path::Path;
 
 /// The calls that change what is on the disk.
 const CALLS: [&str; 4] = ["pwrite64", "fsync", "ftruncate", "unlink"];
+/// Calls of one kind beyond which something repeats itself.
+const POINTS_MAX: u32 = 300;
 /// A batch whose pages are many enough to be cut.
 const BATCH: usize = 3;
 const BATCH_PADDING: usize = 9_000;
@@ -36,11 +38,12 @@ async fn a_first_start_that_is_killed_anywhere_leaves_a_file_that_starts() {
     }
     let mut points = 0;
     for call in CALLS {
-        for when in 1.. {
+        for when in 1..=POINTS_MAX {
             let place = Place::new();
             if !is_killed_at_start(&mut killed_at(&place, call, when).spawn()).await {
                 break;
             }
+            assert!(when < POINTS_MAX, "it is killed without end");
             points += 1;
             let server = Launch::new(&place.file()).start().await;
             let http = reqwest::Client::new();
@@ -66,7 +69,7 @@ async fn a_commit_that_is_killed_anywhere_is_there_whole_or_not_at_all() {
         let place = Place::new();
         drop(Launch::new(&place.file()).start().await);
         let mut stored = 0;
-        for when in 1.. {
+        for when in 1..=POINTS_MAX {
             let mut server = killed_at(&place, call, when).spawn();
             let is_killed = is_killed_at_start(&mut server).await;
             points += 1;
@@ -88,6 +91,7 @@ async fn a_commit_that_is_killed_anywhere_is_there_whole_or_not_at_all() {
             if is_answered {
                 break;
             }
+            assert!(when < POINTS_MAX, "it is killed without end");
         }
         assert_sound(&place.file()).await;
     }

@@ -4,7 +4,7 @@
 use crate::table::{Stored, assert_ordered};
 use evertail::wire::ReceiptJson;
 use std::collections::{BTreeMap, HashMap};
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
 /// An event as its producer knows it. Its payload is unlike that of any other.
@@ -41,7 +41,8 @@ struct Told {
 
 impl Ledger {
     fn told(&self) -> MutexGuard<'_, Told> {
-        self.told.lock().unwrap()
+        // A test that fails under the lock has said all there is to say.
+        self.told.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Something that must never happen.

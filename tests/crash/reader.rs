@@ -5,7 +5,7 @@ use crate::ledger::Ledger;
 use crate::server::until;
 use crate::table::Stored;
 use evertail::client::{Client, TailItem};
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::task::JoinHandle;
 
@@ -74,7 +74,7 @@ impl Reader {
     }
 
     pub(crate) fn record(&self) -> MutexGuard<'_, Record> {
-        self.record.lock().unwrap()
+        lock(&self.record)
     }
 
     /// Waits until it has been given its first cursor.
@@ -139,6 +139,11 @@ impl Drop for Reader {
     }
 }
 
+fn lock(record: &Mutex<Record>) -> MutexGuard<'_, Record> {
+    // A test that fails under the lock has said all there is to say.
+    record.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
 /// A JSON string without its quotes, anything else as it is.
 fn payload(data: &str) -> String {
     serde_json::from_str::<String>(data).unwrap_or_else(|_| data.to_owned())
@@ -169,7 +174,7 @@ impl Reading {
                     // A browser's own delay is longer; the cycles are short.
                     tokio::time::sleep(Duration::from_millis(rand::random_range(1..30))).await;
                 }
-                Err(fault) => return self.record.lock().unwrap().faults.push(fault),
+                Err(fault) => return lock(&self.record).faults.push(fault),
             }
         }
     }
@@ -187,7 +192,7 @@ impl Reading {
                     self.lose(false);
                     tokio::time::sleep(Duration::from_millis(10)).await;
                 }
-                Err(error) => return self.record.lock().unwrap().faults.push(error.to_string()),
+                Err(error) => return lock(&self.record).faults.push(error.to_string()),
             }
         }
     }
@@ -200,7 +205,7 @@ impl Reading {
                 other => self.ledger.fault(format!("{}: {other:?} in {frame:?}", self.wanted.path)),
             }
         }
-        let mut record = self.record.lock().unwrap();
+        let mut record = lock(&self.record);
         if record.start.is_none() {
             record.start = frame.id;
         }
@@ -212,7 +217,7 @@ impl Reading {
     }
 
     fn lose(&self, is_ended: bool) {
-        let mut record = self.record.lock().unwrap();
+        let mut record = lock(&self.record);
         if is_ended {
             record.ends += 1;
         } else {

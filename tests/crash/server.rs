@@ -128,8 +128,9 @@ struct Lines {
 impl Lines {
     /// Where it serves, once it does.
     fn page(&self) -> Option<String> {
-        let parsed = self.all.iter().filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok());
-        let serving = parsed.filter(|line| line["message"] == "serving").last()?;
+        let mut parsed =
+            self.all.iter().filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok());
+        let serving = parsed.find(|line| line["message"] == "serving")?;
         Some(serving["page"].as_str()?.trim_end_matches('/').to_owned())
     }
 }

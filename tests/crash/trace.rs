@@ -248,7 +248,6 @@ fn marks(bytes: &[u8]) -> BTreeSet<String> {
 const WAL: &str = "/d/log.db-wal";
 
 /// The lines of a commit that holds a mark, from the first frame to the last.
-
 fn commit(mark: &str) -> String {
     let header = |size: &str| {
         format!(
