@@ -155,7 +155,7 @@ mod tests {
 
     #[test]
     fn the_oldest_go_when_the_bytes_are_used_up() {
-        let window = Window::new(frames(1..=10).size_bytes() * 2, 0);
+        let window = Window::new(frames(11..=20).size_bytes() * 2, 0);
         for start in [1, 11, 21] {
             window.push(frames(start..=start + 9));
         }
