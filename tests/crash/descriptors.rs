@@ -50,6 +50,8 @@ async fn at_160_descriptors_reads_and_appends_are_served() {
     ledger.assert_agrees(&all);
     assert_eq!(ledger.refusals(), []);
     assert!(server.is_running());
+    assert!(server.has_said("the descriptor limit allows fewer connections"), "its bound is told");
+    assert!(!server.has_said("a connection was not accepted"), "it has run out of descriptors");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

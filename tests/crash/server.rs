@@ -192,6 +192,11 @@ impl Server {
         in_time(self.lines.wait_for(|lines| lines.is_over)).await.unwrap().all.clone()
     }
 
+    /// Whether its log has a line with these words.
+    pub(crate) fn has_said(&self, words: &str) -> bool {
+        self.lines.borrow().all.iter().any(|line| line.contains(words))
+    }
+
     /// Closes the other end of its stderr at the next line, as a log shipper does that dies.
     pub(crate) fn stop_listening(&self) {
         self.deaf.store(true, Ordering::Relaxed);
