@@ -2,7 +2,7 @@
 
 use super::{Exit, Failure, arguments};
 use crate::config::{self, Config, LogFormat};
-use crate::http::{self, Closing, ConnectionSettings, HttpSettings, OriginSettings};
+use crate::http::{self, Closing, ConnectionSettings, HttpSettings, OriginSettings, Service};
 use crate::log::{Log, LogSettings};
 use crate::store::StoreSettings;
 use clap::ArgMatches;
@@ -10,7 +10,6 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use std::io::{self, IsTerminal};
 use std::path::PathBuf;
 use std::time::Duration;
-use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{oneshot, watch};
 use tracing_subscriber::EnvFilter;
@@ -33,7 +32,7 @@ pub(super) async fn run(matches: &ArgMatches) -> Result<Exit, Failure> {
     // From here on a signal is a clean stop, however early it comes.
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
-    let listener = TcpListener::bind(config.listen).await.map_err(|source| {
+    let listener = http::bind(config.listen).map_err(|source| {
         let next = "stop what listens there, or choose another address with --listen";
         Failure::failed(format!("{} cannot be listened on: {source}; {next}", config.listen))
     })?;
@@ -52,9 +51,9 @@ pub(super) async fn run(matches: &ArgMatches) -> Result<Exit, Failure> {
     );
 
     let (closing, closing_seen) = watch::channel(None);
-    let router = http::router(log.clone(), http_settings(&config, address.ip().is_loopback()), closing_seen);
+    let service = Service::new(log.clone(), http_settings(&config, address.ip().is_loopback()), closing_seen);
     let (stop, stopped) = oneshot::channel::<()>();
-    let server = http::serve(listener, router, connection_settings(&config, connections_max), async {
+    let server = http::serve(listener, service, connection_settings(&config, connections_max), async {
         let _ = stopped.await;
     });
     let mut server = std::pin::pin!(server);

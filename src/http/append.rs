@@ -6,49 +6,35 @@ use super::{App, Closing, Problem, ProblemCode, body};
 use crate::event::{IdempotencyKey, NameError, Receipt, StreamName};
 use crate::log::{Append, AppendError, ExpectedLastSeq, Refusal};
 use crate::wire::ReceiptJson;
-use axum::extract::rejection::PathRejection;
-use axum::extract::{Path, Request, State};
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
+use hyper::body::Incoming;
 
-/// Appends to the stream of the URL.
-pub(super) async fn stream(
-    State(app): State<App>,
-    path: Result<Path<String>, PathRejection>,
-    request: Request,
+/// A stream that the API may append to.
+pub(super) fn appendable(stream: StreamName) -> Result<StreamName, Problem> {
+    match stream.check_appendable() {
+        Ok(()) => Ok(stream),
+        Err(_) => {
+            let detail = format!("`{stream}` is the server's own stream; append to another");
+            Err(Problem::new(ProblemCode::StreamReserved, detail))
+        }
+    }
+}
+
+/// Appends a body to a stream, or to the streams that its events name.
+pub(super) async fn append(
+    app: &App,
+    stream: Option<StreamName>,
+    headers: &HeaderMap,
+    body: Incoming,
 ) -> Result<Response, Problem> {
-    let stream = stream_name(path)?;
-    if stream.check_appendable().is_err() {
-        let detail = format!("`{stream}` is the server's own stream; append to another");
-        return Err(Problem::new(ProblemCode::StreamReserved, detail));
-    }
-    append(&app, Some(stream), request).await
-}
-
-/// Appends to the streams that the events name.
-pub(super) async fn log(State(app): State<App>, request: Request) -> Result<Response, Problem> {
-    append(&app, None, request).await
-}
-
-/// The stream of the URL.
-pub(super) fn stream_name(path: Result<Path<String>, PathRejection>) -> Result<StreamName, Problem> {
-    let refused =
-        |error: NameError| Problem::new(ProblemCode::StreamInvalid, format!("the stream's name {error}"));
-    match path {
-        Ok(Path(name)) => StreamName::parse(&name).map_err(refused),
-        Err(_) => Err(refused(NameError::StreamForm)),
-    }
-}
-
-async fn append(app: &App, stream: Option<StreamName>, request: Request) -> Result<Response, Problem> {
     if let Some(closing) = app.closing() {
         return Err(Problem::closing(closing));
     }
-    let (parts, body) = request.into_parts();
-    let key = idempotency_key(&parts.headers)?;
-    let expected = expected_last_seq(&parts.headers, stream.as_ref())?;
-    let bytes = body::read(&parts.headers, body, &app.settings).await?;
-    let content_type = parts.headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok());
+    let key = idempotency_key(headers)?;
+    let expected = expected_last_seq(headers, stream.as_ref())?;
+    let bytes = body::read(headers, body, &app.settings).await?;
+    let content_type = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok());
     let context = Context { stream: stream.as_ref(), key: key.as_ref(), settings: &app.settings };
     let Envelope { contents, is_batch } = envelope::read(content_type.unwrap_or_default(), &bytes, &context)?;
     drop(bytes);

@@ -4,17 +4,20 @@
 //!
 //! | file | holds |
 //! |---|---|
-//! | `listen` | the accept loop and the connection's time-outs |
-//! | `guard` | what every request passes: id, host, origin, shape; and how problems are written |
+//! | `listen`, `connection` | the accept loop; one connection and its time-outs |
+//! | `service` | the routes, and what every request passes |
+//! | `guard` | what every request is checked for: shape, host, origin |
 //! | `origin` | which hosts and origins are let in |
 //! | `append`, `body`, `envelope`, `form` | POST: handler, reading the body, what it means |
 //! | `read`, `query`, `accept` | GET: handlers, parameters, content negotiation |
-//! | `stream`, `page` | the SSE body; JSON pages and NDJSON |
+//! | `stream`, `transfer` | an event stream; how it is sent on a socket of its own |
+//! | `page` | JSON pages and NDJSON |
 //! | `problem` | RFC 9457 |
 
 mod accept;
 mod append;
 mod body;
+mod connection;
 mod envelope;
 mod form;
 mod guard;
@@ -24,22 +27,19 @@ mod page;
 mod problem;
 mod query;
 mod read;
+mod service;
 mod stream;
+mod transfer;
 
-pub use listen::{ConnectionSettings, serve};
+pub use listen::{ConnectionSettings, bind, serve};
 pub use origin::OriginSettings;
 pub use problem::{Problem, ProblemCode};
+pub use service::Service;
 
 use crate::log::Log;
-use axum::Router;
-use axum::http::{HeaderName, Method, header};
-use axum::response::IntoResponse;
-use axum::routing::get;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::watch;
-use tower_http::catch_panic::CatchPanicLayer;
-use tower_http::cors::{AllowOrigin, CorsLayer};
 
 /// Limits and times of requests and streams.
 #[derive(Debug, Clone)]
@@ -94,49 +94,4 @@ impl App {
     fn closing(&self) -> Option<Closing> {
         *self.closing.borrow()
     }
-}
-
-/// The routes, with all that every request passes.
-pub fn router(log: Log, settings: HttpSettings, closing: watch::Receiver<Option<Closing>>) -> Router {
-    let app = App { log, settings: Arc::new(settings), closing };
-    let origins = app.settings.origins.clone();
-    let cors = CorsLayer::new()
-        .allow_origin(AllowOrigin::predicate(move |origin, request| {
-            origins.allows_origin(origin, &request.headers)
-        }))
-        .allow_methods([Method::GET, Method::POST])
-        .allow_headers([
-            header::CONTENT_TYPE,
-            header::CACHE_CONTROL,
-            header::IF_MATCH,
-            HeaderName::from_static("idempotency-key"),
-            HeaderName::from_static("last-event-id"),
-        ])
-        .expose_headers([header::LOCATION, header::LINK, header::RETRY_AFTER, guard::REQUEST_ID])
-        .max_age(Duration::from_secs(3600));
-    Router::new()
-        .route("/", get(read::console))
-        .route("/healthz", get(read::healthz))
-        .route("/readyz", get(read::readyz))
-        .route("/api/v1/events", get(read::log).post(append::log))
-        .route("/api/v1/events/{seq}", get(read::event))
-        .route("/api/v1/{stream}", get(read::stream).post(append::stream))
-        .fallback(|| async {
-            Problem::new(ProblemCode::RouteNotFound, "the API is at /api/v1/{stream} and /api/v1/events")
-        })
-        .method_not_allowed_fallback(|| async {
-            Problem::new(ProblemCode::MethodNotAllowed, "the Allow header names the methods of this path")
-        })
-        .layer(axum::middleware::from_fn_with_state(app.clone(), guard::admit))
-        .layer(CatchPanicLayer::custom(|_| {
-            // The panic hook has logged it.
-            Problem::new(
-                ProblemCode::Internal,
-                "the request ended in a bug of the server; report it with the instance",
-            )
-            .into_response()
-        }))
-        .layer(cors)
-        .layer(axum::middleware::from_fn(guard::answer))
-        .with_state(app)
 }

@@ -18,7 +18,7 @@ const LIMIT_MAX: u64 = 1_000;
 /// `{"events":[...],"first_seq":..,"last_seq":..,"cursor":..,"next":".."}`. `cursor` is where a stream continues
 /// without hole or overlap; `next` is there when more is stored.
 pub(super) async fn json(
-    app: App,
+    app: &App,
     mut query: ReadQuery,
     stream: Option<&StreamName>,
 ) -> Result<Response, Problem> {
@@ -27,7 +27,7 @@ pub(super) async fn json(
         return Err(query::parameter("limit", &format!("is at most {LIMIT_MAX} for a page")));
     }
     query.limit = Some(limit);
-    let (mut reader, last_seq) = open(&app, &query).await?;
+    let (mut reader, last_seq) = open(app, &query).await?;
     let mut body = Vec::from(b"{\"events\":[".as_slice());
     let mut count = 0;
     let mut cursor = reader.cursor();
@@ -81,8 +81,8 @@ fn next_url(stream: Option<&StreamName>, cursor: Seq, rest: &str) -> String {
 ///
 /// If it cannot be completed, or a part is trimmed under way, the connection breaks off rather than end as if it were
 /// whole.
-pub(super) async fn lines(app: App, query: ReadQuery) -> Result<Response, Problem> {
-    let (reader, _) = open(&app, &query).await?;
+pub(super) async fn lines(app: &App, query: ReadQuery) -> Result<Response, Problem> {
+    let (reader, _) = open(app, &query).await?;
     let chunks = futures_util::stream::try_unfold(reader, |mut reader| async move {
         loop {
             match reader.next().await {

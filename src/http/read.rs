@@ -1,15 +1,15 @@
 //! `GET`: the log and its streams as SSE, JSON or NDJSON, one event, and the few routes beside the API.
 
 use super::accept::{Representation, negotiate};
-use super::append::stream_name;
 use super::query::{self, ReadQuery};
+use super::service::{Answer, AnswerBody};
 use super::{App, Closing, Problem, ProblemCode, page, stream as event_stream};
 use crate::event::{Seq, StreamName};
 use crate::frames::Frames;
 use axum::body::Body;
-use axum::extract::rejection::PathRejection;
-use axum::extract::{Path, RawQuery, State};
-use axum::http::{HeaderMap, header};
+use axum::extract::State;
+use axum::http::header;
+use axum::http::request::Parts;
 use axum::response::{IntoResponse, Response};
 
 /// The plain live page.
@@ -34,51 +34,22 @@ pub(super) async fn readyz(State(app): State<App>) -> Result<&'static str, Probl
     }
 }
 
-/// One stream.
-pub(super) async fn stream(
-    State(app): State<App>,
-    path: Result<Path<String>, PathRejection>,
-    headers: HeaderMap,
-    RawQuery(query): RawQuery,
-) -> Result<Response, Problem> {
-    let stream = stream_name(path)?;
-    read(app, headers, query.as_deref().unwrap_or_default(), Some(stream)).await
-}
-
-/// The whole log.
-pub(super) async fn log(
-    State(app): State<App>,
-    headers: HeaderMap,
-    RawQuery(query): RawQuery,
-) -> Result<Response, Problem> {
-    read(app, headers, query.as_deref().unwrap_or_default(), None).await
-}
-
-async fn read(
-    app: App,
-    headers: HeaderMap,
-    query: &str,
-    stream: Option<StreamName>,
-) -> Result<Response, Problem> {
-    let representation = negotiate(&headers)?;
-    let query: ReadQuery = query::read(&headers, query, stream.as_ref())?;
+/// One stream, or the whole log.
+pub(super) async fn read(app: &App, request: &Parts, stream: Option<StreamName>) -> Result<Answer, Problem> {
+    let representation = negotiate(&request.headers)?;
+    let query = request.uri.query().unwrap_or_default();
+    let query: ReadQuery = query::read(&request.headers, query, stream.as_ref())?;
     match representation {
         Representation::Sse => Ok(event_stream::open(app, query).await),
-        Representation::Json => page::json(app, query, stream.as_ref()).await,
-        Representation::Lines => page::lines(app, query).await,
+        Representation::Json => Ok(page::json(app, query, stream.as_ref()).await?.map(AnswerBody::Whole)),
+        Representation::Lines => Ok(page::lines(app, query).await?.map(AnswerBody::Whole)),
     }
 }
 
 /// One event, as JSON.
-pub(super) async fn event(
-    State(app): State<App>,
-    path: Result<Path<String>, PathRejection>,
-) -> Result<Response, Problem> {
-    let seq = match path {
-        Ok(Path(seq)) if seq.bytes().all(|byte| byte.is_ascii_digit()) => seq.parse::<Seq>().ok(),
-        _ => None,
-    };
-    let Some(seq) = seq else {
+pub(super) async fn event(app: &App, seq: &str) -> Result<Response, Problem> {
+    let digits = Some(seq).filter(|seq| seq.bytes().all(|byte| byte.is_ascii_digit()));
+    let Some(seq) = digits.and_then(|seq| seq.parse::<Seq>().ok()) else {
         return Err(Problem::new(
             ProblemCode::CursorInvalid,
             "an event is named by its seq, a whole number from 1",

@@ -4,6 +4,8 @@
 //! must be said is said inside a stream that then ends: the EventSource comes back by itself.
 
 use super::query::{Payload, ReadQuery};
+use super::service::{Answer, AnswerBody};
+use super::transfer::Transfer;
 use super::{App, Closing, Problem};
 use crate::event::Seq;
 use crate::frames::Format;
@@ -11,17 +13,17 @@ use crate::log::{From, Gap, Log, Reader, Reset, Step};
 use crate::sse::{Block, KEEP_ALIVE, put_block};
 use crate::wire::{CursorData, GapData, NoticeData, ResetData, control};
 use axum::body::Body;
-use axum::http::header;
-use axum::response::{IntoResponse, Response};
+use axum::http::{HeaderValue, Response, header};
 use bytes::Bytes;
 use serde::Serialize;
-use std::convert::Infallible;
+use std::io;
+use std::pin::{Pin, pin};
 use std::time::Duration;
 use tokio::sync::watch;
-use tokio::time::Instant;
+use tokio::time::{Instant, Sleep, sleep_until};
 
 /// Opens a stream.
-pub(super) async fn open(app: App, query: ReadQuery) -> Response {
+pub(super) async fn open(app: &App, query: ReadQuery) -> Answer {
     let format = match query.payload {
         Payload::Event => Format::Sse { as_message: query.as_message },
         Payload::Data => Format::SseData { as_message: query.as_message },
@@ -34,47 +36,46 @@ pub(super) async fn open(app: App, query: ReadQuery) -> Response {
             Problem::read_failed(&error);
             let mut out = Vec::new();
             put_notice(&mut out, Closing::Unavailable, Some(retry));
-            return respond(Body::from(out));
+            return respond(AnswerBody::Whole(Body::from(out)));
         }
     };
     let reader = app.log.reader(resume.cursor, query.reader_options(&app.settings, format));
+    let silent_until = Instant::now() + app.settings.keep_alive;
     tracing::info!(cursor = resume.cursor, "stream opened");
     let stream = EventStream {
         log: app.log.clone(),
         reader,
-        opening: Some(resume.reset),
+        reset: resume.reset,
         retry,
         told: resume.cursor,
         is_cursor_due: false,
         keep_alive: app.settings.keep_alive,
-        silent_until: Instant::now() + app.settings.keep_alive,
+        silent_until,
+        timer: Box::pin(sleep_until(silent_until)),
         closing: app.closing.clone(),
         is_over: false,
         record: Record { reason: "disconnected", events: 0, bytes: 0 },
     };
-    let chunks = futures_util::stream::unfold(stream, |mut stream| async move {
-        let chunk = stream.next().await?;
-        Some((Ok::<_, Infallible>(chunk), stream))
-    });
-    respond(Body::from_stream(chunks))
+    respond(AnswerBody::Stream(Box::new(stream)))
 }
 
-fn respond(body: Body) -> Response {
-    let headers = [
-        (header::CONTENT_TYPE, "text/event-stream; charset=utf-8"),
-        (header::CACHE_CONTROL, "no-cache, no-transform"),
-    ];
+fn respond(body: AnswerBody) -> Answer {
+    let mut answer = Response::new(body);
+    let headers = answer.headers_mut();
+    let content_type = HeaderValue::from_static("text/event-stream; charset=utf-8");
+    headers.insert(header::CONTENT_TYPE, content_type);
+    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-cache, no-transform"));
     // nginx buffers a proxied answer unless told not to.
-    let unbuffered = [("x-accel-buffering", "no")];
-    (headers, unbuffered, body).into_response()
+    headers.insert("x-accel-buffering", HeaderValue::from_static("no"));
+    answer
 }
 
 /// One open stream. Holds its reader and what the client has been told, and no events.
-struct EventStream {
+pub(super) struct EventStream {
     log: Log,
     reader: Reader,
-    /// The first chunk is still to be sent; with it, a reset if the cursor did not hold.
-    opening: Option<Option<Reset>>,
+    /// The cursor did not hold: told first.
+    reset: Option<Reset>,
     retry: Duration,
     /// The last id that the client was given: where it would resume.
     told: Seq,
@@ -83,31 +84,54 @@ struct EventStream {
     keep_alive: Duration,
     /// When a sign of life is due. Moved on by every chunk.
     silent_until: Instant,
+    /// Rings at `silent_until` or before; put forward only when it has rung, so that a chunk does not touch it.
+    timer: Pin<Box<Sleep>>,
     closing: watch::Receiver<Option<Closing>>,
     is_over: bool,
     record: Record,
 }
 
 impl EventStream {
+    /// Sends the stream to its end: the limit's, the client's or the server's.
+    ///
+    /// *Errors*: the connection broke.
+    pub(super) async fn send(mut self: Box<Self>, mut transfer: Transfer) -> io::Result<()> {
+        let mut closing = self.closing.clone();
+        let mut closed = pin!(closing.wait_for(Option::is_some));
+        // Even a stream that ends at once says first when to come back.
+        let opening = self.open();
+        self.record.bytes += opening.len() as u64;
+        transfer.send(&opening).await?;
+        loop {
+            // The end of the server comes before everything else.
+            let chunk = tokio::select! {
+                biased;
+                closed = &mut closed => Some(self.end(closed.ok().and_then(|closing| *closing).unwrap_or(Closing::Drain))),
+                () = transfer.gone() => return Ok(()),
+                chunk = self.next() => chunk,
+            };
+            let Some(chunk) = chunk else { break };
+            transfer.send(&chunk).await?;
+            if self.is_over {
+                break;
+            }
+        }
+        transfer.end().await
+    }
+
     /// The next chunk, whole frames only; `None` ends the stream.
     async fn next(&mut self) -> Option<Bytes> {
-        if self.is_over {
-            return None;
-        }
-        let chunk = match self.opening.take() {
-            Some(reset) => self.open(reset),
-            None => self.follow().await?,
-        };
+        let chunk = self.step().await?;
         self.silent_until = Instant::now() + self.keep_alive;
         self.record.bytes += chunk.len() as u64;
         Some(chunk)
     }
 
     /// The first chunk: `retry`, then a reset if there is one, then the reader's own cursor.
-    fn open(&mut self, reset: Option<Reset>) -> Bytes {
+    fn open(&mut self) -> Bytes {
         let mut out = Vec::with_capacity(256);
         let mut retry = Some(self.retry);
-        if let Some(reset) = reset {
+        if let Some(reset) = self.reset {
             let (cursor, reason) = match reset {
                 Reset::Ahead { cursor } => (Some(cursor), "ahead"),
                 Reset::Replaced { cursor } => (cursor, "replaced"),
@@ -117,16 +141,6 @@ impl EventStream {
         }
         self.put_cursor(&mut out, retry);
         Bytes::from(out)
-    }
-
-    /// Waits for the next chunk; the end of the server comes before everything else.
-    async fn follow(&mut self) -> Option<Bytes> {
-        let mut closing = self.closing.clone();
-        tokio::select! {
-            biased;
-            reason = closing.wait_for(Option::is_some) => Some(self.end(reason.ok().and_then(|reason| *reason).unwrap_or(Closing::Drain))),
-            chunk = self.step() => chunk,
-        }
     }
 
     async fn step(&mut self) -> Option<Bytes> {
@@ -151,11 +165,11 @@ impl EventStream {
                     return Some(Bytes::from(out));
                 }
                 Ok(Step::CaughtUp) if self.is_cursor_due => return Some(self.sign_of_life()),
-                Ok(Step::CaughtUp) => {
-                    if tokio::time::timeout_at(self.silent_until, self.reader.wait()).await.is_err() {
-                        return Some(self.sign_of_life());
-                    }
-                }
+                Ok(Step::CaughtUp) => tokio::select! {
+                    biased;
+                    () = self.reader.wait() => {}
+                    () = silence(&mut self.timer, self.silent_until) => return Some(self.sign_of_life()),
+                },
                 Ok(Step::End) => {
                     self.record.reason = "limit reached";
                     return None;
@@ -199,6 +213,15 @@ impl EventStream {
         let mut out = Vec::new();
         put_notice(&mut out, closing, None);
         Bytes::from(out)
+    }
+}
+
+/// Waits until this time.
+async fn silence(timer: &mut Pin<Box<Sleep>>, until: Instant) {
+    timer.as_mut().await;
+    while Instant::now() < until {
+        timer.as_mut().reset(until);
+        timer.as_mut().await;
     }
 }
 

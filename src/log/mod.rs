@@ -15,6 +15,7 @@
 //! Memory holds only what the table holds: queue entries that nobody was told of, and a cache. See `store`.
 
 mod plan;
+mod pulse;
 mod reader;
 mod resume;
 mod window;
@@ -78,8 +79,10 @@ pub(crate) struct Shared {
     log_id: String,
     store: Store,
     window: Window,
-    /// Sent by the writer only, after the window holds what it promises; every waiting reader is woken by it.
+    /// Set by the writer only, after the window holds what it promises.
     bounds: watch::Sender<Bounds>,
+    /// Sent by the writer after the bounds have changed, at its own pace; wakes every waiting reader.
+    pulse: watch::Sender<()>,
     /// Bounds the queue in bytes: a permit a byte, taken on entry, given back with the ack.
     queue_bytes: Arc<Semaphore>,
     queue_bytes_max: usize,
@@ -134,6 +137,7 @@ impl Log {
             store: opened.store,
             window,
             bounds: watch::Sender::new(bounds),
+            pulse: watch::Sender::new(()),
             queue_bytes: Arc::new(Semaphore::new(settings.queue_bytes_max)),
             queue_bytes_max: settings.queue_bytes_max,
             catch_up: Semaphore::new(settings.catch_up_pages_max),

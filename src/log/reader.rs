@@ -63,7 +63,7 @@ const PAGE_EVENTS_MAX: usize = 1_000;
 #[derive(Debug)]
 pub struct Reader {
     shared: Arc<Shared>,
-    bounds: watch::Receiver<super::Bounds>,
+    pulse: watch::Receiver<()>,
     cursor: Seq,
     remaining: u64,
     options: ReaderOptions,
@@ -71,9 +71,9 @@ pub struct Reader {
 
 impl Reader {
     pub(super) fn new(shared: Arc<Shared>, cursor: Seq, options: ReaderOptions) -> Self {
-        let bounds = shared.bounds.subscribe();
+        let pulse = shared.pulse.subscribe();
         let remaining = options.limit.unwrap_or(u64::MAX);
-        Self { shared, bounds, cursor, remaining, options }
+        Self { shared, pulse, cursor, remaining, options }
     }
 
     /// Everything up to here was given, told as a gap, or not wanted.
@@ -87,7 +87,7 @@ impl Reader {
     /// *Cancel safety*: safe; the cursor moves only with the value that is returned.
     pub async fn next(&mut self) -> Result<Step, ReadError> {
         loop {
-            let bounds = *self.bounds.borrow();
+            let bounds = *self.shared.bounds.borrow();
             if self.remaining == 0 || self.options.through.is_some_and(|through| self.cursor >= through) {
                 return Ok(Step::End);
             }
@@ -104,7 +104,8 @@ impl Reader {
                 tokio::task::consume_budget().await;
                 return Ok(Step::Page(self.take(page)));
             }
-            match self.catch_up(through).await {
+            // In a box, so that a live reader does not carry along the room of a query.
+            match Box::pin(self.catch_up(through)).await {
                 Ok(Some(page)) => return Ok(Step::Page(self.take(page))),
                 // Trimmed while it was read: look at the bounds again, and tell the gap.
                 Ok(None) => {}
@@ -118,9 +119,15 @@ impl Reader {
     /// A log that failed never wakes it: whoever holds a reader ends it when the log ends.
     /// *Cancel safety*: safe.
     pub async fn wait(&mut self) {
-        let cursor = self.cursor;
-        let changed = self.bounds.wait_for(|b| b.last_seq > cursor || b.first_seq > cursor + 1).await;
-        changed.expect("the reader itself holds the sender");
+        loop {
+            // Seen first: a pulse after this one is for bounds that may not be seen below.
+            self.pulse.mark_unchanged();
+            let bounds = *self.shared.bounds.borrow();
+            if bounds.last_seq > self.cursor || bounds.first_seq > self.cursor + 1 {
+                return;
+            }
+            self.pulse.changed().await.expect("the reader itself holds the sender");
+        }
     }
 
     /// One page of the table; `None` if some of it may have been trimmed meanwhile.
@@ -133,7 +140,8 @@ impl Reader {
         if stored.trimmed_seq > self.cursor {
             // The trim is committed and perhaps not yet published: wait for the bounds that tell it.
             let trimmed_seq = stored.trimmed_seq;
-            let _ = self.bounds.clone().wait_for(|bounds| bounds.first_seq > trimmed_seq).await;
+            let mut bounds = self.shared.bounds.subscribe();
+            let _ = bounds.wait_for(|bounds| bounds.first_seq > trimmed_seq).await;
             return Ok(None);
         }
         let frames = Frames::encode(&stored.events);

@@ -2,6 +2,7 @@
 //! replicated log would replace only the commit.
 
 use super::plan::{Append, Knowledge, Plan, Position, Refusal, plan};
+use super::pulse::Pulse;
 use super::{AppendError, Bounds, LogSettings, Shared};
 use crate::event::{Event, Receipt, Selection, Seq, StreamName, Timestamp};
 use crate::frames::Frames;
@@ -11,7 +12,7 @@ use std::fs::File;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot};
-use tokio::time::{Interval, MissedTickBehavior};
+use tokio::time::{Instant, Interval, MissedTickBehavior};
 
 /// Most events of one commit, unless a single request has more. Beyond this a larger commit is no faster for each event
 /// and everyone in it waits longer.
@@ -64,6 +65,7 @@ pub(super) struct Writer {
     /// A command that did not fit into the batch before it; the next one to be done.
     carried: Option<Command>,
     position: Position,
+    pulse: Pulse,
     disk_free_bytes_min: u64,
     /// Ticks while the writer is idle: time to look for commits of other processes.
     idle: Interval,
@@ -92,6 +94,7 @@ impl Writer {
             commands,
             carried: None,
             position: Position { last_seq: state.last_seq, last_created_at: state.last_created_at },
+            pulse: Pulse::new(),
             disk_free_bytes_min: settings.disk_free_bytes_min,
             idle,
             data_version: None,
@@ -130,6 +133,7 @@ impl Writer {
                 }
                 Command::Close => self.commands.close(),
             }
+            self.pulse.beat(&self.shared);
             match self.appender.checkpoint_if_due().await {
                 Ok(()) => {}
                 Err(error @ CommitError::Failed(_)) => return Err(("checkpointing", error)),
@@ -153,8 +157,10 @@ impl Writer {
             tokio::select! {
                 biased;
                 command = self.commands.recv() => return Ok(command),
+                () = rest_until(self.pulse.due()) => {}
                 _ = self.idle.tick() => self.notice_if_changed().await?,
             }
+            self.pulse.beat(&self.shared);
         }
     }
 
@@ -316,6 +322,7 @@ impl Writer {
         self.position = Position { last_seq: last.seq, last_created_at: last.created_at };
         self.shared.window.push(Frames::encode(events));
         self.shared.bounds.send_modify(|bounds| bounds.last_seq = last.seq);
+        self.pulse.want();
     }
 
     /// Trims, and then tells the readers.
@@ -333,7 +340,16 @@ impl Writer {
         }
         self.shared.window.trim(through);
         self.shared.bounds.send_modify(|bounds| bounds.first_seq = through + 1);
+        self.pulse.want();
         Ok(Ok(*self.shared.bounds.borrow()))
+    }
+}
+
+/// Waits until this time; for ever if there is none.
+async fn rest_until(time: Option<Instant>) {
+    match time {
+        Some(time) => tokio::time::sleep_until(time).await,
+        None => std::future::pending().await,
     }
 }
 

@@ -3,7 +3,7 @@
 use crate::stream::Stream;
 use crate::table::{self, Row};
 use evertail::client::Client;
-use evertail::http::{self, Closing, ConnectionSettings, HttpSettings, OriginSettings};
+use evertail::http::{self, Closing, ConnectionSettings, HttpSettings, OriginSettings, Service};
 use evertail::log::{Log, LogSettings, LogTask};
 use evertail::store::StoreSettings;
 use evertail::wire::ReceiptJson;
@@ -17,7 +17,6 @@ use std::sync::Once;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 use tempfile::TempDir;
-use tokio::net::TcpListener;
 use tokio::sync::{oneshot, watch};
 use tokio::task::JoinHandle;
 
@@ -120,13 +119,13 @@ impl Server {
 
     async fn start_at(address: SocketAddr, folder: TempDir, settings: Settings) -> Self {
         count_panics();
-        let listener = TcpListener::bind(address).await.unwrap();
+        let listener = http::bind(address).unwrap();
         let address = listener.local_addr().unwrap();
         let (log, task) = Log::open(settings.log.clone()).await.unwrap();
         let (closing, closing_seen) = watch::channel(None);
-        let router = http::router(log.clone(), settings.http.clone(), closing_seen);
+        let service = Service::new(log.clone(), settings.http.clone(), closing_seen);
         let (stop, stopped) = oneshot::channel::<()>();
-        let serving = tokio::spawn(http::serve(listener, router, settings.connections.clone(), async {
+        let serving = tokio::spawn(http::serve(listener, service, settings.connections.clone(), async {
             let _ = stopped.await;
         }));
         let client = reqwest::Client::builder().no_proxy().build().unwrap();

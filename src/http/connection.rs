@@ -1,0 +1,286 @@
+//! One connection: its requests through hyper, then, if one of them opens an event stream, that stream alone.
+//!
+//! hyper keeps 10 KB for a connection and several allocations for each chunk, which is nothing for a request and a lot
+//! for 10,000 readers. So an event stream takes its socket from hyper, and everything else of the connection is freed.
+//!
+//! | a client that | is ended by |
+//! |---|---|
+//! | sends its request head slowly, or nothing at first | [`ConnectionSettings::header_timeout`] |
+//! | sends its body slowly | the body time-out of the append route |
+//! | keeps an unused connection | [`ConnectionSettings::idle_timeout`] |
+//! | does not read what it asked for | `TCP_USER_TIMEOUT`: [`ConnectionSettings::send_timeout`] |
+
+use super::ConnectionSettings;
+use super::service::{AnswerBody, Service};
+use super::stream::EventStream;
+use super::transfer::Transfer;
+use axum::body::Body;
+use axum::http::{Request, Response, Version};
+use hyper::body::{Body as HttpBody, Frame, Incoming, SizeHint};
+use hyper::server::conn::http1;
+use hyper_util::rt::TokioIo;
+use std::convert::Infallible;
+use std::future::{Future, pending, poll_fn};
+use std::io;
+use std::pin::{Pin, pin};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::task::{Context, Poll};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::TcpStream;
+use tokio::sync::watch;
+use tokio::time::{Instant, sleep_until};
+
+/// Most headers of a request.
+const HEADERS_MAX: usize = 64;
+/// Largest request head, and most bytes of an answer that wait in user space for the socket.
+const BUFFER_BYTES_MAX: usize = 16 << 10;
+
+/// A connection ended before its time; no affair of ours, since what was promised is in the log.
+pub(super) type Broken = Box<dyn std::error::Error + Send + Sync>;
+
+/// Serves a connection to its end. Once `stopping` is true it ends after the request that is under way; open streams
+/// are told by the `closing` of the service.
+pub(super) async fn serve(
+    socket: TcpStream,
+    service: Service,
+    settings: Arc<ConnectionSettings>,
+    stopping: watch::Receiver<bool>,
+) -> Result<(), Broken> {
+    // In a box of its own, so that a stream does not carry along the room that its request needed.
+    match Box::pin(requests(socket, service, settings, stopping)).await? {
+        Some((socket, Opened { version, response })) => {
+            let (head, stream) = response.into_parts();
+            let transfer = Transfer::begin(socket, version, &head.headers).await?;
+            Ok(stream.send(transfer).await?)
+        }
+        None => Ok(()),
+    }
+}
+
+/// An event stream that is to take the connection over.
+struct Opened {
+    version: Version,
+    response: Response<Box<EventStream>>,
+}
+
+/// Serves requests until the connection ends, or one opens an event stream.
+async fn requests(
+    socket: TcpStream,
+    service: Service,
+    settings: Arc<ConnectionSettings>,
+    mut stopping: watch::Receiver<bool>,
+) -> Result<Option<(TcpStream, Opened)>, Broken> {
+    let state = Arc::new(State::new());
+    let io = TokioIo::new(Watched { socket, state: state.clone() });
+    let of_service = state.clone();
+    let service = hyper::service::service_fn(move |request: Request<Incoming>| {
+        let end = PhaseEnd::begin(of_service.clone());
+        let service = service.clone();
+        async move {
+            let version = request.version();
+            let (head, body) = service.answer(request).await.into_parts();
+            match body {
+                AnswerBody::Whole(body) => {
+                    Ok::<_, Infallible>(Response::from_parts(head, Serving { body, _end: end }))
+                }
+                AnswerBody::Stream(stream) => {
+                    end.0.open(Opened { version, response: Response::from_parts(head, stream) });
+                    // The connection is taken from under this future.
+                    pending().await
+                }
+            }
+        }
+    });
+    let mut connection = http1::Builder::new()
+        .max_headers(HEADERS_MAX)
+        .max_buf_size(BUFFER_BYTES_MAX)
+        .serve_connection(io, service);
+    let mut stopped = pin!(stopping.wait_for(|is_stopping| *is_stopping));
+    let mut is_stopping = false;
+    // Moved forward only when it rings, so that a busy connection does not touch the timer for each request.
+    let mut timer = pin!(sleep_until(state.deadline(&settings).unwrap_or_else(Instant::now)));
+    let opened = poll_fn(|cx| {
+        loop {
+            if let Poll::Ready(ended) = Pin::new(&mut connection).poll(cx) {
+                return Poll::Ready(ended.map(|()| None).map_err(Broken::from));
+            }
+            if let Some(opened) = state.take() {
+                return Poll::Ready(Ok(Some(opened)));
+            }
+            if is_stopping || stopped.as_mut().poll(cx).is_pending() {
+                break;
+            }
+            is_stopping = true;
+            Pin::new(&mut connection).graceful_shutdown();
+        }
+        if let Some(deadline) = state.deadline(&settings).filter(|deadline| *deadline < timer.deadline()) {
+            timer.as_mut().reset(deadline);
+        }
+        while timer.as_mut().poll(cx).is_ready() {
+            let now = Instant::now();
+            match state.deadline(&settings) {
+                Some(deadline) if deadline <= now => {
+                    return Poll::Ready(Err("the client was silent for too long".into()));
+                }
+                Some(deadline) => timer.as_mut().reset(deadline),
+                None => timer.as_mut().reset(now + settings.idle_timeout),
+            }
+        }
+        Poll::Pending
+    })
+    .await?;
+    Ok(opened.map(|opened| (connection.into_parts().io.into_inner().socket, opened)))
+}
+
+/// What a connection is doing; shared by its socket, its service and its time-outs, all within one task.
+struct State(Mutex<Inner>);
+
+struct Inner {
+    phase: Phase,
+    since: Instant,
+    opened: Option<Opened>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Phase {
+    /// Nothing has come yet. Counts as a head: who connects and says nothing has no longer than who speaks slowly.
+    New,
+    /// Between requests.
+    Idle,
+    /// Part of a request head has come.
+    Head,
+    /// A request is being answered; its body has a bound of its own.
+    Serving,
+}
+
+impl State {
+    fn new() -> Self {
+        Self(Mutex::new(Inner { phase: Phase::New, since: Instant::now(), opened: None }))
+    }
+
+    /// Until when the client must have spoken, if it is its turn.
+    fn deadline(&self, settings: &ConnectionSettings) -> Option<Instant> {
+        let inner = self.inner();
+        match inner.phase {
+            Phase::New | Phase::Head => Some(inner.since + settings.header_timeout),
+            Phase::Idle => Some(inner.since + settings.idle_timeout),
+            Phase::Serving => None,
+        }
+    }
+
+    /// Bytes have come from the client.
+    fn hear(&self) {
+        let mut inner = self.inner();
+        match inner.phase {
+            Phase::New => inner.phase = Phase::Head,
+            Phase::Idle => {
+                inner.phase = Phase::Head;
+                inner.since = Instant::now();
+            }
+            Phase::Head | Phase::Serving => {}
+        }
+    }
+
+    fn open(&self, opened: Opened) {
+        self.inner().opened = Some(opened);
+    }
+
+    fn take(&self) -> Option<Opened> {
+        self.inner().opened.take()
+    }
+
+    fn inner(&self) -> std::sync::MutexGuard<'_, Inner> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Goes with an answer; when that is gone, sent or not, the connection is between requests.
+struct PhaseEnd(Arc<State>);
+
+impl PhaseEnd {
+    fn begin(state: Arc<State>) -> Self {
+        state.inner().phase = Phase::Serving;
+        Self(state)
+    }
+}
+
+impl Drop for PhaseEnd {
+    fn drop(&mut self) {
+        let mut inner = self.0.inner();
+        inner.phase = Phase::Idle;
+        inner.since = Instant::now();
+    }
+}
+
+/// The body of an answer.
+struct Serving {
+    body: Body,
+    _end: PhaseEnd,
+}
+
+impl HttpBody for Serving {
+    type Data = bytes::Bytes;
+    type Error = axum::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Self::Data>, Self::Error>>> {
+        Pin::new(&mut self.body).poll_frame(cx)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
+
+/// A socket that tells when the client speaks.
+struct Watched {
+    socket: TcpStream,
+    state: Arc<State>,
+}
+
+impl AsyncRead for Watched {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let filled = buffer.filled().len();
+        let read = Pin::new(&mut self.socket).poll_read(cx, buffer);
+        if buffer.filled().len() > filled {
+            self.state.hear();
+        }
+        read
+    }
+}
+
+impl AsyncWrite for Watched {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.socket).poll_write(cx, bytes)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        slices: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.socket).poll_write_vectored(cx, slices)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.socket.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.socket).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.socket).poll_shutdown(cx)
+    }
+}

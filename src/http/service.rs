@@ -1,0 +1,234 @@
+//! The service behind every connection: what each request passes on its way in and out, and who answers it.
+//!
+//! The routes of the log are dispatched here, on hyper's types: at 50,000 requests a second a router's boxes and clones
+//! cost more than the append itself. Everything else is an axum router.
+
+use super::{App, Closing, HttpSettings, Problem, ProblemCode, append, guard, read, stream::EventStream};
+use crate::event::{NameError, StreamName};
+use crate::log::Log;
+use axum::Router;
+use axum::body::Body;
+use axum::http::{HeaderName, HeaderValue, Method, Request, Response, header};
+use axum::response::IntoResponse;
+use axum::routing::get;
+use futures_util::FutureExt;
+use hyper::body::Incoming;
+use percent_encoding::percent_decode_str;
+use std::convert::Infallible;
+use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+use tokio::sync::watch;
+use tower::{Layer, ServiceExt, service_fn};
+use tower_http::cors::{AllowOrigin, CorsLayer};
+
+/// The header that carries the id of a request in its answer.
+const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+
+const ALLOW_SAYS: &str = "the Allow header names the methods of this path";
+
+/// An answer before it is sent.
+pub(super) type Answer = Response<AnswerBody>;
+
+/// What follows the head of an answer.
+pub(super) enum AnswerBody {
+    /// A body that hyper sends.
+    Whole(Body),
+    /// An event stream, which takes the connection over.
+    Stream(Box<EventStream>),
+}
+
+impl Default for AnswerBody {
+    fn default() -> Self {
+        Self::Whole(Body::empty())
+    }
+}
+
+/// All routes, with what every request passes. Cheap to clone.
+#[derive(Clone)]
+pub struct Service(Arc<Parts>);
+
+struct Parts {
+    app: App,
+    /// What is not the log.
+    router: Router,
+    cors: CorsLayer,
+}
+
+impl Service {
+    /// The service of this log. `closing` is set once, when the server begins to stop.
+    pub fn new(log: Log, settings: HttpSettings, closing: watch::Receiver<Option<Closing>>) -> Self {
+        let app = App { log, settings: Arc::new(settings), closing };
+        let router = Router::new()
+            .route("/", get(read::console))
+            .route("/healthz", get(read::healthz))
+            .route("/readyz", get(read::readyz))
+            .fallback(|| async {
+                Problem::new(ProblemCode::RouteNotFound, "the API is at /api/v1/{stream} and /api/v1/events")
+            })
+            .method_not_allowed_fallback(|| async { Problem::new(ProblemCode::MethodNotAllowed, ALLOW_SAYS) })
+            .with_state(app.clone());
+        Self(Arc::new(Parts { cors: cors(&app), router, app }))
+    }
+
+    /// Answers a request, whatever it is.
+    pub(super) async fn answer(&self, request: Request<Incoming>) -> Answer {
+        let began = Instant::now();
+        let id = request_id();
+        let method = request.method().clone();
+        let is_from_page = method == Method::OPTIONS || request.headers().contains_key(header::ORIGIN);
+        let mut answer = if is_from_page {
+            let serve = service_fn(async |request| Ok::<_, Infallible>(self.serve(request, &id).await));
+            let Ok(answer) = self.0.cors.layer(serve).oneshot(request).await;
+            answer
+        } else {
+            let mut answer = self.serve(request, &id).await;
+            // A cache must not give this answer, which lets no page in, to a page.
+            answer.headers_mut().insert(header::VARY, HeaderValue::from_static("origin"));
+            answer
+        };
+        if method == Method::HEAD && matches!(answer.body(), AnswerBody::Stream(_)) {
+            *answer.body_mut() = AnswerBody::default();
+        }
+        let headers = answer.headers_mut();
+        // What is served is data, never a page or a script of its own accord.
+        headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+        tracing::debug!(
+            request_id = id.to_str().unwrap_or_default(),
+            %method,
+            status = answer.status().as_u16(),
+            seconds = began.elapsed().as_secs_f64(),
+            "answered"
+        );
+        answer.headers_mut().insert(REQUEST_ID, id);
+        answer
+    }
+
+    /// Checks a request, has it answered, and writes out the problem if there is one.
+    async fn serve(&self, request: Request<Incoming>, id: &HeaderValue) -> Answer {
+        let mut answer = match guard::check(&self.0.app, &request) {
+            Ok(()) => match AssertUnwindSafe(self.dispatch(request)).catch_unwind().await {
+                Ok(answered) => answered.unwrap_or_else(problem),
+                // The panic hook has logged it.
+                Err(_) => {
+                    let detail = "the request ended in a bug of the server; report it with the instance";
+                    problem(Problem::new(ProblemCode::Internal, detail))
+                }
+            },
+            Err(refusal) => {
+                let is_malformed = refusal.is_about_the_connection();
+                let mut answer = problem(refusal);
+                if is_malformed {
+                    // Where the next request begins on this connection is anyone's guess.
+                    answer.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+                }
+                answer
+            }
+        };
+        if let Some(problem) = answer.extensions_mut().remove::<Problem>() {
+            let (parts, body) = problem.render(id.to_str().unwrap_or_default()).into_parts();
+            *answer.status_mut() = parts.status;
+            answer.headers_mut().remove(header::CONTENT_LENGTH);
+            answer.headers_mut().extend(parts.headers);
+            *answer.body_mut() = AnswerBody::Whole(body);
+        }
+        answer
+    }
+
+    async fn dispatch(&self, request: Request<Incoming>) -> Result<Answer, Problem> {
+        let app = &self.0.app;
+        let (parts, body) = request.into_parts();
+        let Some(route) = Route::of(parts.uri.path()) else {
+            let request = Request::from_parts(parts, Body::new(body));
+            let Ok(answer) = self.0.router.clone().oneshot(request).await;
+            return Ok(answer.map(AnswerBody::Whole));
+        };
+        match (&parts.method, route) {
+            (&Method::POST, Route::Log) => {
+                Ok(append::append(app, None, &parts.headers, body).await?.map(AnswerBody::Whole))
+            }
+            (&Method::POST, Route::Stream(name)) => {
+                let stream = append::appendable(stream_name(name)?)?;
+                Ok(append::append(app, Some(stream), &parts.headers, body).await?.map(AnswerBody::Whole))
+            }
+            (&Method::GET | &Method::HEAD, Route::Log) => read::read(app, &parts, None).await,
+            (&Method::GET | &Method::HEAD, Route::Stream(name)) => {
+                read::read(app, &parts, Some(stream_name(name)?)).await
+            }
+            (&Method::GET | &Method::HEAD, Route::Event(seq)) => {
+                Ok(read::event(app, seq).await?.map(AnswerBody::Whole))
+            }
+            (_, Route::Log | Route::Stream(_)) => Ok(method_not_allowed("GET,HEAD,POST")),
+            (_, Route::Event(_)) => Ok(method_not_allowed("GET,HEAD")),
+        }
+    }
+}
+
+/// A route of the log.
+enum Route<'p> {
+    /// `/api/v1/events`
+    Log,
+    /// `/api/v1/events/{seq}`
+    Event(&'p str),
+    /// `/api/v1/{stream}`
+    Stream(&'p str),
+}
+
+impl<'p> Route<'p> {
+    fn of(path: &'p str) -> Option<Self> {
+        let path = path.strip_prefix("/api/v1/")?;
+        match path.split_once('/') {
+            None if path.is_empty() => None,
+            None if path == "events" => Some(Self::Log),
+            None => Some(Self::Stream(path)),
+            Some(("events", seq)) if !seq.is_empty() && !seq.contains('/') => Some(Self::Event(seq)),
+            Some(_) => None,
+        }
+    }
+}
+
+/// The stream of the URL.
+fn stream_name(segment: &str) -> Result<StreamName, Problem> {
+    let name = percent_decode_str(segment).decode_utf8().map_err(|_| NameError::StreamForm);
+    name.and_then(|name| StreamName::parse(&name))
+        .map_err(|error| Problem::new(ProblemCode::StreamInvalid, format!("the stream's name {error}")))
+}
+
+fn problem(problem: Problem) -> Answer {
+    problem.into_response().map(AnswerBody::Whole)
+}
+
+fn method_not_allowed(allowed: &'static str) -> Answer {
+    let mut answer = problem(Problem::new(ProblemCode::MethodNotAllowed, ALLOW_SAYS));
+    answer.headers_mut().insert(header::ALLOW, HeaderValue::from_static(allowed));
+    answer
+}
+
+fn cors(app: &App) -> CorsLayer {
+    let origins = app.settings.origins.clone();
+    CorsLayer::new()
+        .allow_origin(AllowOrigin::predicate(move |origin, request| {
+            origins.allows_origin(origin, &request.headers)
+        }))
+        .allow_methods([Method::GET, Method::POST])
+        .allow_headers([
+            header::CONTENT_TYPE,
+            header::CACHE_CONTROL,
+            header::IF_MATCH,
+            HeaderName::from_static("idempotency-key"),
+            HeaderName::from_static("last-event-id"),
+        ])
+        .expose_headers([header::LOCATION, header::LINK, header::RETRY_AFTER, REQUEST_ID])
+        .max_age(Duration::from_secs(3600))
+}
+
+/// Unique within this process and, by its random part, among restarts.
+fn request_id() -> HeaderValue {
+    static PROCESS: OnceLock<u32> = OnceLock::new();
+    static COUNT: AtomicU64 = AtomicU64::new(1);
+    let process = PROCESS.get_or_init(rand::random);
+    let id = format!("req-{process:08x}-{}", COUNT.fetch_add(1, Ordering::Relaxed));
+    HeaderValue::try_from(id).expect("an id is digits and letters")
+}

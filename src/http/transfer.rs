@@ -1,0 +1,98 @@
+//! An answer of unknown length on a socket of its own: the head, then chunks, then the end (RFC 9112, section 7.1).
+
+use axum::http::{HeaderMap, Version};
+use bytes::Bytes;
+use std::future::poll_fn;
+use std::io::{self, IoSlice, Write};
+use std::task::Poll;
+use tokio::io::AsyncWriteExt;
+use tokio::net::TcpStream;
+
+/// Most bytes that a client may send after its request, where there is nothing to send.
+const NOISE_BYTES_MAX: usize = 16 << 10;
+
+/// The sending side of an open answer.
+#[derive(Debug)]
+pub(super) struct Transfer {
+    socket: TcpStream,
+    /// HTTP/1.0 has no chunks: there the end of the connection is the end of the answer.
+    is_chunked: bool,
+    noise_bytes: usize,
+}
+
+impl Transfer {
+    /// Sends the head of a 200 answer. The connection is not used again after it.
+    pub(super) async fn begin(
+        mut socket: TcpStream,
+        version: Version,
+        headers: &HeaderMap,
+    ) -> io::Result<Self> {
+        let is_chunked = version > Version::HTTP_10;
+        let mut head = Vec::with_capacity(512);
+        head.extend_from_slice(if is_chunked { b"HTTP/1.1 200 OK\r\n" } else { b"HTTP/1.0 200 OK\r\n" });
+        for (name, value) in headers {
+            head.extend_from_slice(name.as_str().as_bytes());
+            head.extend_from_slice(b": ");
+            head.extend_from_slice(value.as_bytes());
+            head.extend_from_slice(b"\r\n");
+        }
+        if is_chunked {
+            head.extend_from_slice(b"transfer-encoding: chunked\r\n");
+        }
+        let date = chrono::Utc::now().format("%a, %d %b %Y %H:%M:%S GMT");
+        write!(head, "connection: close\r\ndate: {date}\r\n\r\n")?;
+        socket.write_all(&head).await?;
+        Ok(Self { socket, is_chunked, noise_bytes: 0 })
+    }
+
+    /// Sends some bytes, at least one, as one chunk.
+    ///
+    /// *Cancel safety*: none; a part of the chunk may have gone.
+    pub(super) async fn send(&mut self, bytes: &Bytes) -> io::Result<()> {
+        if !self.is_chunked {
+            return self.socket.write_all(bytes).await;
+        }
+        let mut size = [0; 18];
+        let mut room = size.as_mut_slice();
+        write!(room, "{:x}\r\n", bytes.len())?;
+        let size_len = 18 - room.len();
+        // One call in nearly every case: what fits into the socket's buffer goes at once.
+        let mut parts = [IoSlice::new(&size[..size_len]), IoSlice::new(bytes), IoSlice::new(b"\r\n")];
+        let mut parts = parts.as_mut_slice();
+        while !parts.is_empty() {
+            match self.socket.write_vectored(parts).await? {
+                0 => return Err(io::ErrorKind::WriteZero.into()),
+                written => IoSlice::advance_slices(&mut parts, written),
+            }
+        }
+        Ok(())
+    }
+
+    /// Ends the answer, whole.
+    pub(super) async fn end(mut self) -> io::Result<()> {
+        if self.is_chunked {
+            self.socket.write_all(b"0\r\n\r\n").await?;
+        }
+        self.socket.shutdown().await
+    }
+
+    /// Waits until the client has gone. What it sends instead is not read as a request, and has a bound.
+    ///
+    /// *Cancel safety*: safe.
+    pub(super) async fn gone(&mut self) {
+        let Self { socket, noise_bytes, .. } = self;
+        poll_fn(|cx| {
+            loop {
+                if socket.poll_read_ready(cx).is_pending() {
+                    return Poll::Pending;
+                }
+                match socket.try_read(&mut [0; 512]) {
+                    Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                    Ok(read) if read > 0 && *noise_bytes < NOISE_BYTES_MAX => *noise_bytes += read,
+                    _ => return Poll::Ready(()),
+                }
+            }
+        })
+        .await;
+    }
+}

@@ -1,0 +1,52 @@
+//! When waiting readers are woken.
+//!
+//! A wake-up costs a reader a run of its task and a write of its socket, however many events there are. So they are not
+//! woken for each commit but for as many as came while the last wake-up was being worked off. An event that comes alone
+//! is never delayed.
+
+use super::Shared;
+use std::time::Duration;
+use tokio::time::Instant;
+
+/// What waking one reader costs.
+///
+/// *Source*: measured, one write to one socket of 1,000 to 10,000: 4 to 9 us.
+const WAKE_UP: Duration = Duration::from_micros(10);
+
+/// Paces the wake-ups. One belongs to the writer.
+#[derive(Debug)]
+pub(super) struct Pulse {
+    /// The bounds have changed since the last wake-up.
+    is_wanted: bool,
+    not_before: Instant,
+}
+
+impl Pulse {
+    pub(super) fn new() -> Self {
+        Self { is_wanted: false, not_before: Instant::now() }
+    }
+
+    /// The bounds have changed.
+    pub(super) fn want(&mut self) {
+        self.is_wanted = true;
+    }
+
+    /// When the next wake-up is due, if there is something to wake for.
+    pub(super) fn due(&self) -> Option<Instant> {
+        self.is_wanted.then_some(self.not_before)
+    }
+
+    /// Wakes all readers that wait, if that is due.
+    pub(super) fn beat(&mut self, shared: &Shared) {
+        if !self.is_wanted {
+            return;
+        }
+        let now = Instant::now();
+        if now >= self.not_before {
+            self.is_wanted = false;
+            let readers = u32::try_from(shared.pulse.receiver_count()).unwrap_or(u32::MAX);
+            self.not_before = now + WAKE_UP * readers;
+            shared.pulse.send_replace(());
+        }
+    }
+}
