@@ -12,10 +12,14 @@
 //! Each format is a cut of the same bytes: SSE the whole frame, `event=message` the frame without its first line,
 //! NDJSON the JSON with its LF. Only `format=data` is written anew.
 
-use crate::event::{Event, EventType, Selection, Seq, StreamName, Timestamp};
+use crate::event::{Event, EventText, EventType, Selection, Seq, StreamName, Timestamp};
 use crate::sse::{Block, put_block};
 use crate::wire;
 use bytes::Bytes;
+
+mod texts;
+
+pub use texts::page_of_texts;
 
 /// How a reader wants its events.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -102,33 +106,31 @@ impl Frames {
         }
     }
 
-    /// The payload alone: a JSON string unquoted, so that its lines become data lines; anything else as JSON; `null`
-    /// when absent. The encoder quotes a text that has nothing but empty lines.
     fn payload_frame(&self, mark: &Mark, format: Format) -> Bytes {
-        let json = &self.bytes[mark.data_start..mark.json_end - 1];
-        let text: Option<String> =
-            if json.first() == Some(&b'"') { serde_json::from_slice(json).ok() } else { None };
-        let raw;
-        let data = match &text {
-            Some(text) => text,
-            None if json.is_empty() => "null",
-            None => {
-                raw = String::from_utf8_lossy(json);
-                &raw
-            }
-        };
-        let is_named =
-            format == Format::SseData { as_message: false } && mark.r#type.as_str() != EventType::MESSAGE;
-        let event = is_named.then_some(mark.r#type.as_str());
-        let mut out = Vec::with_capacity(data.len() + 64);
-        put_block(&mut out, &Block { retry_milliseconds: None, event, data, id: Some(mark.seq) });
+        let json = String::from_utf8_lossy(&self.bytes[mark.data_start..mark.json_end - 1]);
+        let mut out = Vec::with_capacity(json.len() + 64);
+        put_payload(&mut out, mark.seq, mark.r#type.as_str(), &json, format);
         Bytes::from(out)
     }
 }
 
+/// The payload alone: a JSON string unquoted, so that its lines become data lines; anything else as JSON; `null` when
+/// absent, which is the empty text. The encoder quotes a text that has nothing but empty lines.
+fn put_payload(out: &mut Vec<u8>, seq: Seq, r#type: &str, json: &str, format: Format) {
+    let text: Option<String> = if json.starts_with('"') { serde_json::from_str(json).ok() } else { None };
+    let data = match &text {
+        Some(text) => text,
+        None if json.is_empty() => "null",
+        None => json,
+    };
+    let is_named = format == Format::SseData { as_message: false } && r#type != EventType::MESSAGE;
+    let event = is_named.then_some(r#type);
+    put_block(out, &Block { retry_milliseconds: None, event, data, id: Some(seq) });
+}
+
 fn put_frame(out: &mut Vec<u8>, json: &mut Vec<u8>, event: &Event, created_at: &str) -> Mark {
     json.clear();
-    let data_at = wire::put_event(json, event, created_at);
+    let data_at = wire::put_event(json, &EventText::of(event, created_at));
     let start = out.len();
     let r#type = &event.content.r#type;
     let line = std::str::from_utf8(json).expect("an event's JSON is made of text");

@@ -2,7 +2,7 @@
 //!
 //! Layer L0. Knows `event`; knows no HTTP, no SQL and no SSE.
 
-use crate::event::{Event, Receipt, Seq};
+use crate::event::{EventText, Receipt, Seq};
 use serde::{Deserialize, Serialize};
 use std::io::Write;
 
@@ -60,28 +60,27 @@ pub struct NoticeData {
 
 /// Writes an event as one line of JSON: the shape of design.md section 5, absent members left out, `data` last.
 ///
-/// `created_at` is given as text because a commit formats it once for all its events. Returns where the payload begins
-/// in `out`; as the last member it ends one byte before the end, and is empty there when absent.
-pub fn put_event(out: &mut Vec<u8>, event: &Event, created_at: &str) -> usize {
-    let content = &event.content;
+/// Returns where the payload begins in `out`; as the last member it ends one byte before the end, and is empty there when
+/// absent.
+pub fn put_event(out: &mut Vec<u8>, event: &EventText<'_>) -> usize {
     write!(out, "{{\"seq\":{},\"stream\":", event.seq).expect(MEMORY);
-    put_string(out, content.stream.as_str());
-    if !content.source.is_empty() {
-        put_member(out, "source", &content.source);
+    put_string(out, event.stream);
+    if !event.source.is_empty() {
+        put_member(out, "source", event.source);
     }
-    if let Some(id) = &content.id {
+    if let Some(id) = event.id {
         put_member(out, "id", id);
     }
-    put_member(out, "type", content.r#type.as_str());
-    if let Some(subject) = &content.subject {
+    put_member(out, "type", event.r#type);
+    if let Some(subject) = event.subject {
         put_member(out, "subject", subject);
     }
-    if let Some(time) = &content.time {
+    if let Some(time) = event.time {
         put_member(out, "time", time);
     }
-    put_member(out, "created_at", created_at);
+    put_member(out, "created_at", event.created_at);
     let mut data_start = out.len();
-    if let Some(data) = &content.data {
+    if let Some(data) = event.data {
         out.extend_from_slice(b",\"data\":");
         data_start = out.len();
         out.extend_from_slice(data.as_bytes());
@@ -93,7 +92,9 @@ pub fn put_event(out: &mut Vec<u8>, event: &Event, created_at: &str) -> usize {
 const MEMORY: &str = "writing to memory cannot fail";
 
 fn put_member(out: &mut Vec<u8>, name: &str, value: &str) {
-    write!(out, ",\"{name}\":").expect(MEMORY);
+    out.extend_from_slice(b",\"");
+    out.extend_from_slice(name.as_bytes());
+    out.extend_from_slice(b"\":");
     put_string(out, value);
 }
 
@@ -134,7 +135,7 @@ impl From<&Receipt> for ReceiptJson {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::event::{Content, StreamName, Timestamp};
+    use crate::event::{Content, Event, StreamName, Timestamp};
     use std::sync::Arc;
 
     #[test]
@@ -142,7 +143,7 @@ mod tests {
         let mut content = Content::new(StreamName::parse("audits").unwrap());
         let mut event = Event { seq: 42, created_at: Timestamp::default(), content: content.clone() };
         let mut out = Vec::new();
-        let data_start = put_event(&mut out, &event, "T");
+        let data_start = put_event(&mut out, &EventText::of(&event, "T"));
         assert_eq!(
             String::from_utf8(out.clone()).unwrap(),
             r#"{"seq":42,"stream":"audits","type":"message","created_at":"T"}"#
@@ -153,7 +154,7 @@ mod tests {
         content.data = Some(Arc::from("[1]"));
         event.content = content;
         out.clear();
-        let data_start = put_event(&mut out, &event, "T");
+        let data_start = put_event(&mut out, &EventText::of(&event, "T"));
         assert_eq!(&out[data_start..], b"[1]}");
         assert!(out.windows(11).any(|w| w == br#""id":"a\"b""#));
     }

@@ -27,9 +27,10 @@ const LAYERS: [(&str, &[&str]); 11] = [
 ];
 
 /// Crates that only these modules may name.
-const KEPT_APART: [(&str, &[&str]); 14] = [
+const KEPT_APART: [(&str, &[&str]); 15] = [
     ("sqlx", &["store"]),
     ("libsqlite3_sys", &["store"]),
+    ("memchr", &["store"]),
     ("axum", &["http"]),
     ("hyper", &["http"]),
     ("hyper_util", &["http"]),

@@ -5,6 +5,7 @@
 mod json;
 mod name;
 mod selection;
+mod text;
 mod time;
 
 pub use json::{DEPTH_MAX, JsonError, compact, quote};
@@ -13,6 +14,7 @@ pub use name::{
 };
 pub use name::{check_id, check_subject, check_time};
 pub use selection::{Pattern, Selection};
+pub use text::EventText;
 pub use time::Timestamp;
 
 use std::sync::Arc;

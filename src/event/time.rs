@@ -36,6 +36,27 @@ impl Timestamp {
         DateTime::parse_from_rfc3339(text).ok().map(|t| Self::from_microseconds(t.timestamp_micros()))
     }
 
+    /// Whether a text is a time exactly as [`Timestamp`] shows it, found without making one of it.
+    pub fn is_canonical(text: &str) -> bool {
+        const FORM: &[u8; 27] = b"0000-00-00T00:00:00.000000Z";
+        let Ok(bytes) = <&[u8; 27]>::try_from(text.as_bytes()) else { return false };
+        let has_form = bytes.iter().zip(FORM).all(|(byte, form)| match form {
+            b'0' => byte.is_ascii_digit(),
+            _ => byte == form,
+        });
+        let two = |at: usize| (bytes[at] - b'0') * 10 + bytes[at + 1] - b'0';
+        // The last days of a month and the years before 1970 are rare enough to be parsed.
+        let is_common = |year: &str| {
+            year >= "1970"
+                && (1..=12).contains(&two(5))
+                && (1..=28).contains(&two(8))
+                && two(11) < 24
+                && two(14) < 60
+                && two(17) < 60
+        };
+        has_form && (is_common(&text[..4]) || Self::parse(text).is_some_and(|time| time.to_string() == text))
+    }
+
     /// This much earlier, not before 1970.
     pub fn minus(self, duration: std::time::Duration) -> Self {
         let microseconds = i64::try_from(duration.as_micros()).unwrap_or(i64::MAX);
@@ -60,6 +81,22 @@ mod tests {
             let time = Timestamp::from_microseconds(microseconds);
             assert_eq!(time.to_string().len(), 27);
             assert_eq!(Timestamp::parse(&time.to_string()), Some(time));
+        }
+        for (text, is_canonical) in [
+            ("2026-11-21T09:00:00.500000Z", true),
+            ("2028-02-29T23:59:59.999999Z", true),
+            ("2026-02-29T23:59:59.999999Z", false),
+            ("1969-12-31T23:59:59.999999Z", false),
+            ("2026-11-21T09:00:60.000000Z", false),
+            ("2026-13-21T09:00:00.000000Z", false),
+            ("2026-11-00T09:00:00.000000Z", false),
+            ("2026-11-21t09:00:00.000000Z", false),
+            ("2026-11-21T09:00:00.00+00:0", false),
+            ("2026-11-21T09:00:00.00\u{e4}000Z", false),
+            ("2026-11-21T09:00:00.50000Z", false),
+            ("", false),
+        ] {
+            assert_eq!(Timestamp::is_canonical(text), is_canonical, "{text}");
         }
         assert_eq!(
             Timestamp::parse("2026-11-21T10:00:00.5+01:00").unwrap().to_string(),

@@ -5,8 +5,8 @@
 
 use super::Shared;
 use crate::event::{Selection, Seq};
-use crate::frames::{Format, Frames, Page, PageBuilder};
-use crate::store::{PageLimits, StoreError};
+use crate::frames::{Format, Frames, Page, PageBuilder, page_of_texts};
+use crate::store::{PageLimits, StoreError, TextPage};
 use std::sync::Arc;
 use tokio::sync::watch;
 
@@ -58,6 +58,8 @@ pub struct ReadError {
 
 /// Most events of one page of the table.
 const PAGE_EVENTS_MAX: usize = 1_000;
+/// What an event is taken to be in a reader's first page. *Units*: bytes.
+const EVENT_BYTES_EXPECTED: usize = 512;
 
 /// One open reader. It holds its cursor and no events.
 #[derive(Debug)]
@@ -66,6 +68,8 @@ pub struct Reader {
     pulse: watch::Receiver<()>,
     cursor: Seq,
     remaining: u64,
+    /// What an event was in the page before: the table is asked for about as many as fit into the next. *Units*: bytes.
+    event_bytes: usize,
     options: ReaderOptions,
 }
 
@@ -73,7 +77,7 @@ impl Reader {
     pub(super) fn new(shared: Arc<Shared>, cursor: Seq, options: ReaderOptions) -> Self {
         let pulse = shared.pulse.subscribe();
         let remaining = options.limit.unwrap_or(u64::MAX);
-        Self { shared, pulse, cursor, remaining, options }
+        Self { shared, pulse, cursor, remaining, event_bytes: EVENT_BYTES_EXPECTED, options }
     }
 
     /// Everything up to here was given, told as a gap, or not wanted.
@@ -132,20 +136,53 @@ impl Reader {
 
     /// One page of the table; `None` if some of it may have been trimmed meanwhile.
     async fn catch_up(&self, through: Seq) -> Result<Option<Page>, StoreError> {
-        let _turn = self.shared.catch_up.acquire().await.expect("the semaphore is never closed");
-        let wanted = usize::try_from(self.remaining).unwrap_or(usize::MAX);
-        let limits =
-            PageLimits { events_max: wanted.min(PAGE_EVENTS_MAX), bytes_max: self.options.page_bytes_max };
+        if let Some(text) = self.read_text(through).await? {
+            if text.trimmed_seq > self.cursor {
+                self.trimmed(text.trimmed_seq).await;
+                return Ok(None);
+            }
+            if let Some(page) = self.page_of_text(&text) {
+                return Ok(Some(page));
+            }
+        }
+        // What a text cannot tell in one way only, the rows tell.
+        let turn = self.shared.catch_up.acquire().await.expect("the semaphore is never closed");
+        let limits = PageLimits { events_max: self.events_max(), bytes_max: self.options.page_bytes_max };
         let stored = self.shared.store.page(self.cursor, through, &self.options.selection, limits).await?;
+        drop(turn);
         if stored.trimmed_seq > self.cursor {
-            // The trim is committed and perhaps not yet published: wait for the bounds that tell it.
-            let trimmed_seq = stored.trimmed_seq;
-            let mut bounds = self.shared.bounds.subscribe();
-            let _ = bounds.wait_for(|bounds| bounds.first_seq > trimmed_seq).await;
+            self.trimmed(stored.trimmed_seq).await;
             return Ok(None);
         }
         let frames = Frames::encode(&stored.events);
         Ok(Some(self.page(std::iter::once(&frames), through, Some(stored.scanned_to))))
+    }
+
+    async fn read_text(&self, through: Seq) -> Result<Option<TextPage>, StoreError> {
+        let _turn = self.shared.catch_up.acquire().await.expect("the semaphore is never closed");
+        let events_max = self.events_max().min(self.options.page_bytes_max / self.event_bytes + 1);
+        self.shared.store.text_page(self.cursor, through, &self.options.selection, events_max).await
+    }
+
+    /// `None` if the very first event is one for the rows.
+    fn page_of_text(&self, text: &TextPage) -> Option<Page> {
+        let mut events = text.events();
+        let options = &self.options;
+        let mut page = page_of_texts(self.cursor, &mut events, options.format, options.page_bytes_max);
+        if events.is_whole() {
+            page.cursor = text.scanned_to;
+        }
+        (page.cursor > self.cursor).then_some(page)
+    }
+
+    fn events_max(&self) -> usize {
+        usize::try_from(self.remaining).unwrap_or(usize::MAX).min(PAGE_EVENTS_MAX)
+    }
+
+    /// A trim is committed and perhaps not yet published: waits for the bounds that tell it.
+    async fn trimmed(&self, trimmed_seq: Seq) {
+        let mut bounds = self.shared.bounds.subscribe();
+        let _ = bounds.wait_for(|bounds| bounds.first_seq > trimmed_seq).await;
     }
 
     /// Cuts a page from frames. `scanned_to` says how far their source was read.
@@ -175,6 +212,9 @@ impl Reader {
     }
 
     fn take(&mut self, page: Page) -> Page {
+        if let Some(bytes) = page.bytes.len().checked_div(page.events) {
+            self.event_bytes = bytes.max(1);
+        }
         self.cursor = page.cursor;
         self.remaining -= page.events as u64;
         page

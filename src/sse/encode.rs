@@ -60,6 +60,22 @@ pub fn put_block(out: &mut Vec<u8>, block: &Block<'_>) {
     out.push(b'\n');
 }
 
+/// Appends a block whose data is one line that `put` writes, for callers who know that it is one and not empty.
+///
+/// The bytes are those of [`put_block`], without a second look at the data.
+pub fn put_line(out: &mut Vec<u8>, event: Option<&str>, id: u64, put: impl FnOnce(&mut Vec<u8>)) {
+    if let Some(event) = event.filter(|event| !event.is_empty()) {
+        put_event(out, event);
+    }
+    out.extend_from_slice(b"data: ");
+    let start = out.len();
+    put(out);
+    debug_assert!(out.len() > start && line_end(&out[start..]).is_none(), "the data is one line");
+    out.push(b'\n');
+    put_number(out, b"id: ", id);
+    out.push(b'\n');
+}
+
 fn put_event(out: &mut Vec<u8>, event: &str) {
     out.extend_from_slice(b"event: ");
     for (index, part) in event.split(['\r', '\n', '\0']).enumerate() {

@@ -40,7 +40,7 @@
 mod encode;
 mod parse;
 
-pub use encode::{Block, KEEP_ALIVE, put_block};
+pub use encode::{Block, KEEP_ALIVE, put_block, put_line};
 pub use parse::{Event, Item, ParseError, Parser};
 
 /// Where the first line of `bytes` ends: the position of its CR or LF.

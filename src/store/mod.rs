@@ -22,11 +22,13 @@ mod error;
 mod open;
 mod read;
 mod row;
+mod text;
 
 pub use append::{Appender, IdKey, Known};
 pub use error::{CommitError, OpenError, StoreError};
 pub use open::{Opened, StoreSettings, open};
 pub use read::{PageLimits, Store, StoredPage};
+pub use text::{TextEvents, TextPage};
 
 use crate::event::{Seq, Timestamp};
 

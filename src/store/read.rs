@@ -44,6 +44,10 @@ impl Store {
         Self { pool }
     }
 
+    pub(super) fn pool(&self) -> &SqlitePool {
+        &self.pool
+    }
+
     /// What is wanted of `after < seq <= through`, from the beginning of that range.
     ///
     /// *Errors*: SQLite failed; the reader keeps its cursor and may try again.
@@ -55,8 +59,7 @@ impl Store {
         selection: &Selection,
         limits: PageLimits,
     ) -> Result<StoredPage, StoreError> {
-        let scan_through =
-            if selection.is_all() { through } else { through.min(after.saturating_add(SCAN_SEQS_MAX)) };
+        let scan_through = scan_through(after, through, selection);
         let mut query = select(row::COLUMNS, selection, after, scan_through);
         query.push(" ORDER BY seq LIMIT ").push_bind(limits.events_max as i64);
         let mut connection = self.pool.acquire().await?;
@@ -155,14 +158,24 @@ impl Store {
     }
 }
 
+/// How far one statement may look.
+pub(super) fn scan_through(after: Seq, through: Seq, selection: &Selection) -> Seq {
+    if selection.is_all() { through } else { through.min(after.saturating_add(SCAN_SEQS_MAX)) }
+}
+
 /// `SELECT ... WHERE` for a selection within a range of seqs.
 fn select(columns: &'static str, selection: &Selection, after: Seq, through: Seq) -> QueryBuilder<Sqlite> {
     let mut query = QueryBuilder::new("SELECT ");
-    query.push(columns).push(" FROM log WHERE seq > ").push_bind(to_sql(after));
-    query.push(" AND seq <= ").push_bind(to_sql(through));
-    push_any(&mut query, "stream", &selection.streams);
-    push_any(&mut query, "type", &selection.types);
+    query.push(columns).push(" FROM log");
+    push_where(&mut query, selection, after, through);
     query
+}
+
+pub(super) fn push_where(query: &mut QueryBuilder<Sqlite>, selection: &Selection, after: Seq, through: Seq) {
+    query.push(" WHERE seq > ").push_bind(to_sql(after));
+    query.push(" AND seq <= ").push_bind(to_sql(through));
+    push_any(query, "stream", &selection.streams);
+    push_any(query, "type", &selection.types);
 }
 
 /// ` AND (column = ? OR column >= ? AND column < ? ...)`. The column is one of ours, the patterns are bound.

@@ -7,6 +7,7 @@ mod log;
 mod model;
 mod seam;
 mod sse;
+mod texts;
 
 use proptest::test_runner::Config;
 
