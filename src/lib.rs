@@ -2,6 +2,7 @@
 //!
 //! Layers look only down: `event <- store <- log <- http <- cli`.
 
+pub mod bench;
 pub mod cli;
 pub mod client;
 pub mod config;

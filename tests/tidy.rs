@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 /// What each module at the root of `src` may import of the others.
-const LAYERS: [(&str, &[&str]); 11] = [
+const LAYERS: [(&str, &[&str]); 12] = [
     ("event", &[]),
     ("sse", &[]),
     ("config", &[]),
@@ -22,15 +22,15 @@ const LAYERS: [(&str, &[&str]); 11] = [
     ("log", &["event", "frames", "store", "wire"]),
     ("http", &["config", "event", "frames", "log", "sse", "wire"]),
     ("client", &["sse", "wire"]),
-    ("cli", &["client", "config", "event", "http", "log", "store", "wire"]),
+    ("bench", &[]),
+    ("cli", &["bench", "client", "config", "event", "http", "log", "store", "wire"]),
     ("lib", &[]),
 ];
 
 /// Crates that only these modules may name.
-const KEPT_APART: [(&str, &[&str]); 15] = [
+const KEPT_APART: [(&str, &[&str]); 17] = [
     ("sqlx", &["store"]),
     ("libsqlite3_sys", &["store"]),
-    ("memchr", &["store"]),
     ("axum", &["http"]),
     ("hyper", &["http"]),
     ("hyper_util", &["http"]),
@@ -39,10 +39,13 @@ const KEPT_APART: [(&str, &[&str]); 15] = [
     ("tower_http", &["http"]),
     ("socket2", &["http"]),
     ("reqwest", &["client"]),
+    ("hdrhistogram", &["bench"]),
+    ("httparse", &["bench"]),
+    ("memchr", &["bench", "store"]),
     ("clap", &["cli"]),
     ("dotenvy", &["cli"]),
     ("tracing_subscriber", &["cli"]),
-    ("tokio", &["cli", "client", "http", "log", "store"]),
+    ("tokio", &["bench", "cli", "client", "http", "log", "store"]),
 ];
 
 fn root() -> &'static Path {

@@ -53,6 +53,7 @@ pub fn command() -> Command {
                 .arg(text("type", "TYPE", "Only this type, or types such as user.*; may be repeated").action(clap::ArgAction::Append))
                 .arg(url()),
         )
+        .subcommand(super::bench::command())
 }
 
 fn flag(setting: &Setting) -> Arg {
@@ -64,11 +65,11 @@ fn flag(setting: &Setting) -> Arg {
         .help(format!("{} Accepts {}.{default} [env: {}]", setting.meaning, setting.range, setting.variable))
 }
 
-fn text(name: &'static str, value: &'static str, help: &'static str) -> Arg {
+pub(super) fn text(name: &'static str, value: &'static str, help: &'static str) -> Arg {
     Arg::new(name).long(name).value_name(value).help(help)
 }
 
-fn url() -> Arg {
+pub(super) fn url() -> Arg {
     text("url", "URL", "Where the server is [default: http://127.0.0.1:8888] [env: EVERTAIL_URL]")
 }
 

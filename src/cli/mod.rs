@@ -4,6 +4,7 @@
 
 mod append;
 mod arguments;
+mod bench;
 mod output;
 mod serve;
 mod tail;
@@ -85,17 +86,21 @@ pub fn run() -> ExitCode {
             return exit.into();
         }
     };
-    let runtime =
-        match tokio::runtime::Builder::new_multi_thread().enable_all().thread_name("evertail").build() {
-            Ok(runtime) => runtime,
-            Err(error) => {
-                output::complain(&format!("the system gives no threads: {error}; raise its process limit"));
-                return Exit::Failed.into();
-            }
-        };
+    let mut threads = tokio::runtime::Builder::new_multi_thread();
+    if let Some(("bench", matches)) = matches.subcommand() {
+        threads = bench::runtime(matches);
+    }
+    let runtime = match threads.enable_all().thread_name("evertail").build() {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            output::complain(&format!("the system gives no threads: {error}; raise its process limit"));
+            return Exit::Failed.into();
+        }
+    };
     let outcome = runtime.block_on(async {
         match matches.subcommand() {
             Some(("append", matches)) => append::run(matches).await,
+            Some(("bench", matches)) => bench::run(matches).await,
             Some(("tail", matches)) => tail::run(matches).await,
             Some((_, matches)) => serve::run(matches).await,
             None => serve::run(&matches).await,
