@@ -6,16 +6,21 @@ use crate::http::{self, Closing, ConnectionSettings, HttpSettings, OriginSetting
 use crate::log::{Log, LogSettings};
 use crate::store::StoreSettings;
 use clap::ArgMatches;
-use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use rustix::process::{Resource, Rlimit, getrlimit, setpriority_process, setrlimit};
 use std::io::{self, IsTerminal};
 use std::path::PathBuf;
 use std::time::Duration;
+use tokio::runtime::{Handle, Runtime};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{oneshot, watch};
 use tracing_subscriber::EnvFilter;
 
 /// Descriptors kept for the file, its companions, the read connections and the process itself.
 const DESCRIPTORS_RESERVED: u64 = 128;
+/// What the threads of open streams give way by. *Units*: nice levels.
+///
+/// *Source*: measured with 10,000 readers and 10 events/s: without it an ack waits for the readers of the event before.
+const STREAM_NICENESS: i32 = 5;
 /// How often an idle writer looks for events of other processes.
 ///
 /// *Source*: a look costs 32 us, so 40 a second are about 0.1% of a core.
@@ -50,10 +55,11 @@ pub(super) async fn run(matches: &ArgMatches) -> Result<Exit, Failure> {
         "serving"
     );
 
+    let streams = stream_runtime()?;
     let (closing, closing_seen) = watch::channel(None);
     let service = Service::new(log.clone(), http_settings(&config, address.ip().is_loopback()), closing_seen);
     let (stop, stopped) = oneshot::channel::<()>();
-    let server = http::serve(listener, service, connection_settings(&config, connections_max), async {
+    let server = http::serve(listener, service, connection_settings(&config, connections_max, streams.handle()), async {
         let _ = stopped.await;
     });
     let mut server = std::pin::pin!(server);
@@ -76,6 +82,7 @@ pub(super) async fn run(matches: &ArgMatches) -> Result<Exit, Failure> {
     if let Some(error) = failed {
         return Err(Failure::from_error(&error, ""));
     }
+    streams.shutdown_background();
     log.close().await;
     task.wait().await.map_err(|error| Failure::from_error(&error, ""))?;
     tracing::info!("stopped");
@@ -124,6 +131,18 @@ fn connections_within_descriptors(wanted: usize) -> usize {
     wanted.min(fitting)
 }
 
+/// The threads that send open streams. They give way to those that answer requests and commit.
+fn stream_runtime() -> io::Result<Runtime> {
+    tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .thread_name("evertail-stream")
+        .on_thread_start(|| {
+            // Of this thread alone. Where it is refused all threads are equal, which is no harm.
+            let _ = setpriority_process(None, STREAM_NICENESS);
+        })
+        .build()
+}
+
 fn log_settings(config: &Config) -> LogSettings {
     LogSettings {
         store: StoreSettings {
@@ -157,7 +176,7 @@ fn http_settings(config: &Config, is_loopback: bool) -> HttpSettings {
     }
 }
 
-fn connection_settings(config: &Config, connections_max: usize) -> ConnectionSettings {
+fn connection_settings(config: &Config, connections_max: usize, streams: &Handle) -> ConnectionSettings {
     ConnectionSettings {
         connections_max,
         header_timeout: config.header_timeout,
@@ -165,5 +184,6 @@ fn connection_settings(config: &Config, connections_max: usize) -> ConnectionSet
         send_timeout: config.send_timeout,
         send_buffer_bytes: config.send_buffer_bytes,
         drain_timeout: config.drain_timeout,
+        streams: streams.clone(),
     }
 }

@@ -28,6 +28,7 @@ use std::task::{Context, Poll};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::sync::watch;
+use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep_until};
 
 /// Most headers of a request.
@@ -46,12 +47,21 @@ pub(super) async fn serve(
     settings: Arc<ConnectionSettings>,
     stopping: watch::Receiver<bool>,
 ) -> Result<(), Broken> {
+    let handle = settings.streams.clone();
     // In a box of its own, so that a stream does not carry along the room that its request needed.
     match Box::pin(requests(socket, service, settings, stopping)).await? {
         Some((socket, Opened { version, response })) => {
-            let (head, stream) = response.into_parts();
-            let transfer = Transfer::begin(socket, version, &head.headers).await?;
-            Ok(stream.send(transfer).await?)
+            // Aborts the stream when this task is aborted.
+            let mut streams = JoinSet::new();
+            let socket = socket.into_std()?;
+            let sent = async move {
+                let (head, stream) = response.into_parts();
+                let transfer = Transfer::begin(TcpStream::from_std(socket)?, version, &head.headers).await?;
+                stream.send(transfer).await
+            };
+            streams.spawn_on(sent, &handle);
+            streams.join_next().await.expect("one was spawned")??;
+            Ok(())
         }
         None => Ok(()),
     }

@@ -12,6 +12,7 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
+use tokio::runtime::Handle;
 use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
 
@@ -38,6 +39,9 @@ pub struct ConnectionSettings {
     pub send_buffer_bytes: usize,
     /// How long requests may take to end once the server stops.
     pub drain_timeout: Duration,
+    /// Where open streams run. Apart from the requests, so that an append does not queue behind the thousands of readers
+    /// that the append before it woke.
+    pub streams: Handle,
 }
 
 /// Listens on an address.

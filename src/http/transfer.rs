@@ -56,7 +56,6 @@ impl Transfer {
         let mut room = size.as_mut_slice();
         write!(room, "{:x}\r\n", bytes.len())?;
         let size_len = 18 - room.len();
-        // One call in nearly every case: what fits into the socket's buffer goes at once.
         let mut parts = [IoSlice::new(&size[..size_len]), IoSlice::new(bytes), IoSlice::new(b"\r\n")];
         let mut parts = parts.as_mut_slice();
         while !parts.is_empty() {

@@ -17,6 +17,7 @@ use std::sync::Once;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 use tempfile::TempDir;
+use tokio::runtime::Handle;
 use tokio::sync::{oneshot, watch};
 use tokio::task::JoinHandle;
 
@@ -86,6 +87,7 @@ impl Settings {
                 send_timeout: Duration::from_secs(30),
                 send_buffer_bytes: 32 << 10,
                 drain_timeout: Duration::from_secs(10),
+                streams: Handle::current(),
             },
         }
     }
