@@ -46,7 +46,7 @@ pub struct Frames {
 }
 
 /// Where one event lies in the bytes, and what a selection asks of it. Offsets are bytes from the start.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 struct Mark {
     seq: Seq,
     stream: StreamName,
@@ -58,6 +58,22 @@ struct Mark {
     end: usize,
 }
 
+impl Mark {
+    /// The same event, further on.
+    fn shifted(&self, by: usize) -> Self {
+        Self {
+            start: self.start + by,
+            json_start: self.json_start + by,
+            data_start: self.data_start + by,
+            json_end: self.json_end + by,
+            end: self.end + by,
+            ..self.clone()
+        }
+    }
+}
+
+/// A piece of shared bytes that is sent by itself rather than copied together with the next. *Units*: bytes.
+const PIECE_BYTES_ENOUGH: usize = 16 << 10;
 const DATA_PREFIX: &[u8] = b"data: ";
 
 impl Frames {
@@ -74,6 +90,16 @@ impl Frames {
             marks.push(put_frame(&mut out, &mut json, event, &created_at.1));
         }
         Self { bytes: Bytes::from(out), marks }
+    }
+
+    /// The events of both, of which the second continues the first.
+    pub fn join(&self, next: &Self) -> Self {
+        let shift = self.bytes.len();
+        let shifted = next.marks.iter().map(|mark| mark.shifted(shift));
+        Self {
+            bytes: Bytes::from([&*self.bytes, &*next.bytes].concat()),
+            marks: self.marks.iter().cloned().chain(shifted).collect(),
+        }
     }
 
     /// Seq of the first event, if there is one.
@@ -166,8 +192,8 @@ pub struct Page {
 
 /// Gathers a page from frames, in order, up to a bound.
 ///
-/// Neighbouring frames are one slice of shared memory; only pages of many pieces are copied together, so that a
-/// page is one write.
+/// Neighbouring frames are one slice of shared memory. A large slice is a page by itself, and costs its reader no memory;
+/// many small pieces are copied together, so that a page is one write.
 #[derive(Debug)]
 pub struct PageBuilder<'a> {
     selection: &'a Selection,
@@ -229,12 +255,17 @@ impl<'a> PageBuilder<'a> {
             if run.end == start {
                 run.end = end;
             } else {
-                self.pieces.push(frames.bytes.slice(run));
+                if !run.is_empty() {
+                    self.pieces.push(frames.bytes.slice(run));
+                }
                 run = start..end;
             }
         }
-        self.pieces.push(frames.bytes.slice(run));
-        !self.is_full()
+        if !run.is_empty() {
+            self.pieces.push(frames.bytes.slice(run));
+        }
+        let is_one_large_piece = self.pieces.len() == 1 && self.bytes >= PIECE_BYTES_ENOUGH;
+        !self.is_full() && !is_one_large_piece
     }
 
     fn is_full(&self) -> bool {
@@ -248,7 +279,6 @@ impl<'a> PageBuilder<'a> {
 
     /// The page. `scanned_to` is how far the source was read: where nothing more was wanted, the cursor moves there.
     pub fn finish(mut self, scanned_to: Option<Seq>) -> Page {
-        self.pieces.retain(|piece| !piece.is_empty());
         let bytes = match self.pieces.len() {
             1 => self.pieces.swap_remove(0),
             _ => Bytes::from(self.pieces.concat()),

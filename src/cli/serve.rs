@@ -59,9 +59,14 @@ pub(super) async fn run(matches: &ArgMatches) -> Result<Exit, Failure> {
     let (closing, closing_seen) = watch::channel(None);
     let service = Service::new(log.clone(), http_settings(&config, address.ip().is_loopback()), closing_seen);
     let (stop, stopped) = oneshot::channel::<()>();
-    let server = http::serve(listener, service, connection_settings(&config, connections_max, streams.handle()), async {
-        let _ = stopped.await;
-    });
+    let server = http::serve(
+        listener,
+        service,
+        connection_settings(&config, connections_max, streams.handle()),
+        async {
+            let _ = stopped.await;
+        },
+    );
     let mut server = std::pin::pin!(server);
     let failed = tokio::select! {
         () = &mut server => unreachable!("the server ends only when stopped"),

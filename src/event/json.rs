@@ -33,7 +33,7 @@ pub fn compact(text: &str) -> Result<Arc<str>, JsonError> {
         .deserialize(&mut reader)
         .and_then(|()| reader.end())
         .map_err(|error| JsonError { message: error.to_string(), pointer: pointer(&path) })?;
-    Ok(Arc::from(without_white_space(text)))
+    Ok(without_white_space(text))
 }
 
 /// A text as a JSON string.
@@ -41,40 +41,67 @@ pub fn quote(text: &str) -> Arc<str> {
     Arc::from(serde_json::to_string(text).expect("a string always serialises"))
 }
 
-fn without_white_space(text: &str) -> String {
-    let mut out = String::with_capacity(text.len());
+fn without_white_space(text: &str) -> Arc<str> {
+    let bytes = text.as_bytes();
+    let mut out = String::new();
     let mut kept_from = 0;
-    let (mut is_string, mut is_escaped) = (false, false);
-    for (at, byte) in text.bytes().enumerate() {
-        if is_string {
-            match byte {
-                _ if is_escaped => is_escaped = false,
-                b'\\' => is_escaped = true,
-                b'"' => is_string = false,
-                _ => {}
+    let mut at = 0;
+    while let Some(byte) = bytes.get(at) {
+        match byte {
+            b'"' => at = string_end(bytes, at),
+            b' ' | b'\t' | b'\n' | b'\r' => {
+                if out.capacity() == 0 {
+                    out.reserve(text.len());
+                }
+                out.push_str(&text[kept_from..at]);
+                kept_from = at + 1;
+                at += 1;
             }
-        } else if matches!(byte, b' ' | b'\t' | b'\n' | b'\r') {
-            out.push_str(&text[kept_from..at]);
-            kept_from = at + 1;
-        } else {
-            is_string = byte == b'"';
+            _ => at += 1,
         }
     }
+    // Most payloads come compact: copied once.
+    if kept_from == 0 {
+        return Arc::from(text);
+    }
     out.push_str(&text[kept_from..]);
-    out
+    Arc::from(out)
+}
+
+/// Behind the closing quote of the string that begins here. The text is known to be JSON.
+fn string_end(bytes: &[u8], quote: usize) -> usize {
+    let mut at = quote + 1;
+    loop {
+        match memchr::memchr2(b'"', b'\\', &bytes[at..]) {
+            Some(found) if bytes[at + found] == b'"' => return at + found + 1,
+            Some(found) => at += found + 2,
+            None => return bytes.len(),
+        }
+    }
+}
+
+/// A step on the way to a value; written out only when something is wrong there.
+enum Step<'de> {
+    Item(usize),
+    Member(Cow<'de, str>),
 }
 
 /// RFC 6901: `~` and `/` are written `~0` and `~1`.
-fn pointer(path: &[String]) -> String {
-    path.iter().map(|step| format!("/{}", step.replace('~', "~0").replace('/', "~1"))).collect()
+fn pointer(path: &[Step<'_>]) -> String {
+    path.iter()
+        .map(|step| match step {
+            Step::Item(index) => format!("/{index}"),
+            Step::Member(name) => format!("/{}", name.replace('~', "~0").replace('/', "~1")),
+        })
+        .collect()
 }
 
 /// Reads any value and keeps nothing but the way to where it is; on an error the path stays where it happened.
-struct Strict<'p> {
-    path: &'p mut Vec<String>,
+struct Strict<'p, 'de> {
+    path: &'p mut Vec<Step<'de>>,
 }
 
-impl<'de> DeserializeSeed<'de> for Strict<'_> {
+impl<'de> DeserializeSeed<'de> for Strict<'_, 'de> {
     type Value = ();
 
     fn deserialize<D: Deserializer<'de>>(self, reader: D) -> Result<(), D::Error> {
@@ -82,7 +109,7 @@ impl<'de> DeserializeSeed<'de> for Strict<'_> {
     }
 }
 
-impl<'de> Visitor<'de> for Strict<'_> {
+impl<'de> Visitor<'de> for Strict<'_, 'de> {
     type Value = ();
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -116,7 +143,7 @@ impl<'de> Visitor<'de> for Strict<'_> {
     fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<(), A::Error> {
         check_depth(self.path)?;
         for index in 0usize.. {
-            self.path.push(index.to_string());
+            self.path.push(Step::Item(index));
             let is_item = items.next_element_seed(Strict { path: self.path })?.is_some();
             self.path.pop();
             if !is_item {
@@ -128,9 +155,9 @@ impl<'de> Visitor<'de> for Strict<'_> {
 
     fn visit_map<A: MapAccess<'de>>(self, mut members: A) -> Result<(), A::Error> {
         check_depth(self.path)?;
-        let mut seen = HashSet::new();
+        let mut seen = Seen::default();
         while let Some(Name(name)) = members.next_key()? {
-            self.path.push(name.clone().into_owned());
+            self.path.push(Step::Member(name.clone()));
             if !seen.insert(name) {
                 return Err(A::Error::custom("duplicate member"));
             }
@@ -141,7 +168,30 @@ impl<'de> Visitor<'de> for Strict<'_> {
     }
 }
 
-fn check_depth<E: serde::de::Error>(path: &[String]) -> Result<(), E> {
+/// The names of an object so far. A few are compared one by one, which is faster than hashing them.
+#[derive(Default)]
+struct Seen<'de> {
+    few: Vec<Cow<'de, str>>,
+    many: HashSet<Cow<'de, str>>,
+}
+
+impl<'de> Seen<'de> {
+    const FEW: usize = 16;
+
+    /// False if the name was there before.
+    fn insert(&mut self, name: Cow<'de, str>) -> bool {
+        if self.few.contains(&name) {
+            return false;
+        }
+        if self.few.len() < Self::FEW {
+            self.few.push(name);
+            return true;
+        }
+        self.many.insert(name)
+    }
+}
+
+fn check_depth<E: serde::de::Error>(path: &[Step<'_>]) -> Result<(), E> {
     if path.len() >= DEPTH_MAX { Err(E::custom(format!("nested deeper than {DEPTH_MAX}"))) } else { Ok(()) }
 }
 
@@ -159,6 +209,7 @@ mod tests {
             (" { \"b\" : 1.50 ,\n\"a\" : [ 1e2 , \"x y\\\" \\n\" ] } ", r#"{"b":1.50,"a":[1e2,"x y\" \n"]}"#),
             ("12345678901234567890123", "12345678901234567890123"),
             ("\t\"  \"\r\n", "\"  \""),
+            (r#"["a\\", "b\" ,", "c"]"#, r#"["a\\","b\" ,","c"]"#),
             ("null", "null"),
             (r#"{"\u0061":1}"#, r#"{"\u0061":1}"#),
         ] {
@@ -177,6 +228,10 @@ mod tests {
             ("", ""),
             ("{} {}", ""),
             ("[1,]", "/1"),
+            (
+                r#"{"a":1,"b":1,"c":1,"d":1,"e":1,"f":1,"g":1,"h":1,"i":1,"j":1,"k":1,"l":1,"m":1,"n":1,"o":1,"p":1,"q":1,"r":1,"r":1}"#,
+                "/r",
+            ),
             ("\"a\nb\"", ""),
             ("NaN", ""),
         ] {

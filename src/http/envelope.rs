@@ -61,8 +61,8 @@ pub(super) fn read(content_type: &str, body: &[u8], context: &Context<'_>) -> Re
             return reader.array(text).map(|contents| Envelope { contents, is_batch: true });
         }
         _ if trimmed.starts_with('{') => {
-            let member = parse(text, "")?;
-            reader.object("", member, None)
+            let members = parse(text, None)?;
+            reader.object(members, None)
         }
         "application/x-www-form-urlencoded" => reader.form(text)?,
         "text/plain" => reader.text(text),
@@ -116,13 +116,14 @@ impl<'de> Deserialize<'de> for Members<'de> {
 struct Name<'a>(#[serde(borrow)] Cow<'a, str>);
 
 /// Parses a piece of the body. Line and column in the message count from the beginning of the piece.
-fn parse<'a, T: Deserialize<'a>>(piece: &'a str, pointer: &str) -> Result<T, Problem> {
+fn parse<'a, T: Deserialize<'a>>(piece: &'a str, index: Option<usize>) -> Result<T, Problem> {
     serde_json::from_str(piece).map_err(|error| {
         let is_shape = error.is_data();
         let code = if is_shape { ProblemCode::EventInvalid } else { ProblemCode::JsonInvalid };
         let detail = error.to_string();
-        Problem::new(code, format!("{detail}; an event has the members {MEMBERS}"))
-            .with_errors(&[MemberError { pointer: pointer.to_owned(), detail }])
+        Problem::new(code, format!("{detail}; an event has the members {MEMBERS}")).with_errors(&[
+            MemberError { pointer: index.map_or_else(String::new, |i| format!("/{i}")), detail },
+        ])
     })
 }
 
@@ -134,7 +135,7 @@ struct Reader<'a> {
 
 impl Reader<'_> {
     fn array(&mut self, text: &str) -> Result<Vec<Content>, Problem> {
-        let items: Vec<&RawValue> = parse(text, "")?;
+        let items: Vec<&RawValue> = parse(text, None)?;
         self.batch(items.into_iter().map(RawValue::get))
     }
 
@@ -150,9 +151,9 @@ impl Reader<'_> {
         }
         let mut contents = Vec::new();
         for (index, item) in items.enumerate() {
-            let pointer = format!("/{index}");
-            let content = self.object(&pointer, parse(item, &pointer)?, Some(index));
-            self.check_size(&pointer, content.as_ref())?;
+            let index = Some(index);
+            let content = self.object(parse(item, index)?, index);
+            self.check_size(index, content.as_ref())?;
             contents.extend(content);
         }
         self.check_errors()?;
@@ -160,39 +161,41 @@ impl Reader<'_> {
     }
 
     /// One event. `None` once something is wrong with it; what, is in `errors`.
-    fn object(&mut self, at: &str, Members(members): Members<'_>, index: Option<usize>) -> Option<Content> {
+    fn object(&mut self, Members(members): Members<'_>, index: Option<usize>) -> Option<Content> {
         let errors_before = self.errors.len();
         let mut content = self.blank();
         let mut seen: Vec<&str> = Vec::with_capacity(members.len());
         let mut is_placed = self.context.stream.is_some();
         for (name, value) in &members {
-            let pointer = pointer(at, name);
             if seen.contains(&name.as_ref()) {
-                self.error(pointer, "is there twice");
+                self.error(pointer(index, name), "is there twice");
                 continue;
             }
             seen.push(name);
             if name == "data" {
                 match event::compact(value.get()) {
                     Ok(data) => content.data = Some(data),
-                    Err(error) => self.error(format!("{pointer}{}", error.pointer), error.message),
+                    Err(error) => {
+                        self.error(pointer(index, name) + &error.pointer, error.message);
+                    }
                 }
                 continue;
             }
             is_placed |= name == "stream";
             match serde_json::from_str::<Cow<'_, str>>(value.get()) {
-                Ok(text) => self.set(&mut content, name, &text, pointer),
+                Ok(text) => self.set(&mut content, index, name, &text),
                 Err(_) if is_member(name) => {
-                    self.error(pointer, "must be a string; leave it out when there is none")
+                    let detail = "must be a string; leave it out when there is none";
+                    self.error(pointer(index, name), detail);
                 }
-                Err(_) => self.unknown(pointer),
+                Err(_) => self.unknown(index, name),
             }
             if self.errors.len() >= ERRORS_MAX {
                 break;
             }
         }
         if !is_placed {
-            self.error(format!("{at}/stream"), "must name the stream of the event");
+            self.error(pointer(index, "stream"), "must name the stream of the event");
         }
         self.give_id(&mut content, index);
         (self.errors.len() == errors_before).then_some(content)
@@ -205,22 +208,21 @@ impl Reader<'_> {
         for pair in form::pairs(body) {
             let (name, value) = pair.map_err(|name| {
                 let detail = format!("the field {name} is not UTF-8");
-                let errors = [MemberError { pointer: pointer("", &name), detail: "is not UTF-8".into() }];
+                let errors = [MemberError { pointer: pointer(None, &name), detail: "is not UTF-8".into() }];
                 Problem::new(ProblemCode::Utf8Invalid, detail).with_errors(&errors)
             })?;
-            let pointer = pointer("", &name);
             is_placed |= name == "stream";
             if seen.contains(&name) {
-                self.error(pointer, "is there twice");
+                self.error(pointer(None, &name), "is there twice");
             } else if name == "data" {
                 // As with a whole body: what looks like JSON is JSON, anything else is text.
                 let is_json = value.trim_start().starts_with(['{', '[']);
                 match if is_json { event::compact(&value) } else { Ok(event::quote(&value)) } {
                     Ok(data) => content.data = Some(data),
-                    Err(error) => self.error(format!("{pointer}{}", error.pointer), error.message),
+                    Err(error) => self.error(pointer(None, &name) + &error.pointer, error.message),
                 }
             } else {
-                self.set(&mut content, &name, &value, pointer);
+                self.set(&mut content, None, &name, &value);
             }
             if self.errors.len() >= ERRORS_MAX {
                 break;
@@ -249,7 +251,7 @@ impl Reader<'_> {
         Content::new(self.context.stream.cloned().unwrap_or_else(|| StreamName::stored(Arc::from(""))))
     }
 
-    fn set(&mut self, content: &mut Content, name: &str, text: &str, pointer: String) {
+    fn set(&mut self, content: &mut Content, index: Option<usize>, name: &str, text: &str) {
         let checked = match name {
             "id" => check_id(text).map(|id| content.id = Some(id)),
             "type" => EventType::parse(text).map(|r#type| content.r#type = r#type),
@@ -261,17 +263,21 @@ impl Reader<'_> {
                 appendable(text).map(|stream| content.stream = stream)
             }
             "stream" => {
-                return self.error(pointer, "is named by the URL; leave it out, or post to /api/v1/events");
+                let detail = "is named by the URL; leave it out, or post to /api/v1/events";
+                return self.error(pointer(index, name), detail);
             }
-            _ => return self.unknown(pointer),
+            _ => return self.unknown(index, name),
         };
         if let Err(error) = checked {
-            self.error(pointer, error.to_string());
+            self.error(pointer(index, name), error.to_string());
         }
     }
 
-    fn unknown(&mut self, pointer: String) {
-        self.error(pointer, format!("is not a member of an event ({MEMBERS}); put it under data"));
+    fn unknown(&mut self, index: Option<usize>, name: &str) {
+        self.error(
+            pointer(index, name),
+            format!("is not a member of an event ({MEMBERS}); put it under data"),
+        );
     }
 
     fn give_id(&self, content: &mut Content, index: Option<usize>) {
@@ -290,15 +296,14 @@ impl Reader<'_> {
         Err(Problem::new(ProblemCode::EventInvalid, detail).with_errors(&self.errors))
     }
 
-    fn check_size(&self, pointer: &str, content: Option<&Content>) -> Result<(), Problem> {
+    fn check_size(&self, index: Option<usize>, content: Option<&Content>) -> Result<(), Problem> {
         let bytes_max = self.context.settings.event_bytes_max;
         match content.map(Content::size_bytes) {
             Some(bytes) if bytes > bytes_max => {
                 let detail = format!(
                     "the event has {bytes} bytes, {bytes_max} are allowed; keep large content elsewhere and refer to it"
                 );
-                let errors =
-                    [MemberError { pointer: format!("{pointer}/data"), detail: "is too large".into() }];
+                let errors = [MemberError { pointer: pointer(index, "data"), detail: "is too large".into() }];
                 Err(Problem::new(ProblemCode::EventTooLarge, detail)
                     .with("bytes_max", bytes_max)
                     .with_errors(&errors))
@@ -309,14 +314,15 @@ impl Reader<'_> {
 
     fn finish(&mut self, content: Option<Content>) -> Result<Content, Problem> {
         self.check_errors()?;
-        self.check_size("", content.as_ref())?;
+        self.check_size(None, content.as_ref())?;
         Ok(content.expect("an event without errors is there"))
     }
 }
 
-/// The JSON pointer of a member of what is at another.
-fn pointer(at: &str, name: &str) -> String {
-    format!("{at}/{}", name.replace('~', "~0").replace('/', "~1"))
+/// The JSON pointer of a member: of the one event, or of the event at this index of a batch.
+fn pointer(index: Option<usize>, name: &str) -> String {
+    let name = name.replace('~', "~0").replace('/', "~1");
+    index.map_or_else(|| format!("/{name}"), |index| format!("/{index}/{name}"))
 }
 
 fn is_member(name: &str) -> bool {

@@ -22,6 +22,8 @@ struct Inner {
     floor: Seq,
 }
 
+/// Largest entry that smaller ones are joined to. *Units*: bytes. As much as a socket takes at a time.
+const JOINED_BYTES_MAX: usize = 64 << 10;
 /// Events of one page while the window is loaded from the table.
 const LOAD_EVENTS: u64 = 1_000;
 
@@ -78,6 +80,31 @@ impl Window {
         while inner.bytes > self.bytes_max && inner.drop_oldest() {}
     }
 
+    /// Joins the newest small entries, so that a reader gets few large pieces. Called by the one task that pushes.
+    ///
+    /// Only an entry that is no larger than the one after it is joined with it, so an event is copied a few times at most.
+    pub(super) fn settle(&self) {
+        loop {
+            let (last, newest) = {
+                let inner = self.read();
+                let mut from_newest = inner.frames.iter().rev();
+                let (Some(newest), Some(last)) = (from_newest.next(), from_newest.next()) else { return };
+                let is_small = last.size_bytes() + newest.size_bytes() <= JOINED_BYTES_MAX;
+                if !is_small || last.size_bytes() > newest.size_bytes() {
+                    return;
+                }
+                (last.clone(), newest.clone())
+            };
+            let joined = Arc::new(last.join(&newest));
+            let mut inner = self.write();
+            inner.bytes -= last.size_bytes() + newest.size_bytes();
+            inner.bytes += joined.size_bytes();
+            let kept = inner.frames.len() - 2;
+            inner.frames.truncate(kept);
+            inner.frames.push_back(joined);
+        }
+    }
+
     /// Lets go what was trimmed, so that trimmed events are gone from memory too.
     pub(super) fn trim(&self, through: Seq) {
         let mut inner = self.write();
@@ -126,6 +153,7 @@ impl Inner {
 mod tests {
     use super::*;
     use crate::event::{Content, Event, StreamName, Timestamp};
+    use crate::frames::{Format, PageBuilder};
 
     fn frames(seqs: std::ops::RangeInclusive<Seq>) -> Frames {
         let content = Content::new(StreamName::parse("a").unwrap());
@@ -164,6 +192,33 @@ mod tests {
         window.trim(15);
         assert_eq!(first_after(&window, 19), None);
         assert_eq!(first_after(&window, 20), Some(Some(21)));
+    }
+
+    #[test]
+    fn small_entries_are_joined_and_nothing_else_changes() {
+        let (settled, plain) = (Window::new(1 << 20, 0), Window::new(1 << 20, 0));
+        let json = |window: &Window, cursor| {
+            let all = Selection::all();
+            let mut page = PageBuilder::new(cursor, &all, Format::Lines, usize::MAX, usize::MAX);
+            let found = window.after(cursor, usize::MAX).unwrap();
+            assert!(found.iter().all(|frames| page.add(frames, Seq::MAX)));
+            (found.len(), page.finish(None).bytes)
+        };
+        for seq in 1..=21 {
+            plain.push(frames(seq..=seq));
+            settled.push(frames(seq..=seq));
+            settled.settle();
+        }
+        for cursor in 0..=21 {
+            assert_eq!(json(&settled, cursor).1, json(&plain, cursor).1, "after {cursor}");
+        }
+        let sizes = |window: &Window| {
+            let found = window.after(0, usize::MAX).unwrap();
+            (found.iter().map(|frames| frames.size_bytes()).sum::<usize>(), window.read().bytes, found.len())
+        };
+        let (held, counted, entries) = sizes(&settled);
+        assert_eq!(held, counted);
+        assert!(entries <= 5 && sizes(&plain).2 == 21, "{entries}");
     }
 
     #[test]

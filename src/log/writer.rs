@@ -126,6 +126,7 @@ impl Writer {
                 Command::Append(first) => {
                     let batch = self.gather(first);
                     self.append(batch).await?;
+                    self.shared.window.settle();
                 }
                 Command::Trim { through, reply } => {
                     let outcome = self.trim(through).await?;
@@ -194,8 +195,8 @@ impl Writer {
             _ => self.commit(&batch).await,
         };
         match outcome {
-            Ok(plan) => {
-                self.publish(&plan.events);
+            Ok((plan, frames)) => {
+                self.publish(&plan.events, frames);
                 ack(batch, plan.outcomes);
                 Ok(())
             }
@@ -221,14 +222,14 @@ impl Writer {
     /// Most batches need no look at the table: their seqs and ids are new, and if they are not, the keys say so. Only
     /// then, for conditions, and for whatever would be refused, is the batch planned again under the lock: an answer
     /// must not depend on whether it was looked up.
-    async fn commit(&mut self, batch: &[Queued]) -> Result<Plan, CommitError> {
+    async fn commit(&mut self, batch: &[Queued]) -> Result<(Plan, Frames), CommitError> {
         let now = Timestamp::now();
         let appends = || batch.iter().map(|queued| &queued.append);
         if appends().all(|append| append.expected.is_none()) {
             let plan = plan(self.position, now, appends(), Knowledge::default());
             if plan.outcomes.iter().all(Result::is_ok) {
-                match self.appender.append(&plan.events).await {
-                    Ok(()) => return Ok(plan),
+                match encode_during(self.appender.append(&plan.events), &plan.events).await {
+                    Ok(frames) => return Ok((plan, frames)),
                     Err(CommitError::Conflict) => {}
                     Err(error) => return Err(error),
                 }
@@ -237,8 +238,8 @@ impl Writer {
         while !self.lock().await? {}
         let known = self.look_up(appends()).await.map_err(CommitError::Failed)?;
         let plan = plan(self.position, now, appends(), known);
-        self.appender.append_locked(&plan.events).await?;
-        Ok(plan)
+        let frames = encode_during(self.appender.append_locked(&plan.events), &plan.events).await?;
+        Ok((plan, frames))
     }
 
     /// Takes the write lock. False, with the lock released, if other processes had appended: their events come first.
@@ -311,16 +312,16 @@ impl Writer {
                     what: "it is missing; insert into the view `events`",
                 });
             }
-            self.publish(&page.events);
+            self.publish(&page.events, Frames::encode(&page.events));
         }
         Ok(())
     }
 
     /// Shows durable events to the readers: the window first, then the bounds that wake them.
-    fn publish(&mut self, events: &[Event]) {
+    fn publish(&mut self, events: &[Event], frames: Frames) {
         let Some(last) = events.last() else { return };
         self.position = Position { last_seq: last.seq, last_created_at: last.created_at };
-        self.shared.window.push(Frames::encode(events));
+        self.shared.window.push(frames);
         self.shared.bounds.send_modify(|bounds| bounds.last_seq = last.seq);
         self.pulse.want();
     }
@@ -343,6 +344,15 @@ impl Writer {
         self.pulse.want();
         Ok(Ok(*self.shared.bounds.borrow()))
     }
+}
+
+/// Waits for a commit, and meanwhile encodes what it commits: SQLite works on a thread of its own.
+async fn encode_during(
+    commit: impl Future<Output = Result<(), CommitError>>,
+    events: &[Event],
+) -> Result<Frames, CommitError> {
+    let (committed, frames) = tokio::join!(biased; commit, async { Frames::encode(events) });
+    committed.map(|()| frames)
 }
 
 /// Waits until this time; for ever if there is none.
