@@ -45,6 +45,9 @@ pub(super) async fn run(matches: &ArgMatches) -> Result<Exit, Failure> {
     let (log, mut task) =
         Log::open(log_settings(&config)).await.map_err(|error| Failure::from_error(&error, ""))?;
     let file = std::path::absolute(&config.file).unwrap_or_else(|_| config.file.clone());
+    if cfg!(feature = "without-storage") {
+        tracing::warn!("this build acks without storing anything; it is for benchmarks alone");
+    }
     tracing::info!(
         page = format!("http://{address}/"),
         api = format!("http://{address}/api/v1"),

@@ -121,6 +121,9 @@ impl Appender {
             return if is_begin { Ok(()) } else { self.unlock().await };
         };
         let has_ids = events.iter().any(|event| event.content.id.is_some());
+        if cfg!(feature = "without-storage") {
+            return Ok(());
+        }
         let sql = append_sql(events.len(), has_ids, is_begin);
         let mut arguments = SqliteArguments::default();
         bind_events(&mut arguments, events).map_err(|error| CommitError::Failed(error.into()))?;
