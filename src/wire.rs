@@ -120,16 +120,17 @@ pub struct ReceiptJson {
     pub duplicate: bool,
 }
 
-impl From<&Receipt> for ReceiptJson {
-    fn from(receipt: &Receipt) -> Self {
-        Self {
-            seq: receipt.seq,
-            stream: receipt.stream.to_string(),
-            id: receipt.id.as_deref().map(str::to_owned),
-            created_at: receipt.created_at.map(|time| time.to_string()),
-            duplicate: receipt.is_duplicate,
-        }
+/// Writes a receipt as JSON: a [`ReceiptJson`].
+pub fn put_receipt(out: &mut Vec<u8>, receipt: &Receipt) {
+    write!(out, "{{\"seq\":{},\"stream\":", receipt.seq).expect(MEMORY);
+    put_string(out, receipt.stream.as_str());
+    if let Some(id) = &receipt.id {
+        put_member(out, "id", id);
     }
+    if let Some(created_at) = receipt.created_at {
+        write!(out, ",\"created_at\":\"{created_at}\"").expect(MEMORY);
+    }
+    out.extend_from_slice(if receipt.is_duplicate { b",\"duplicate\":true}" } else { b"}" });
 }
 
 #[cfg(test)]
@@ -157,5 +158,31 @@ mod tests {
         let data_start = put_event(&mut out, &EventText::of(&event, "T"));
         assert_eq!(&out[data_start..], b"[1]}");
         assert!(out.windows(11).any(|w| w == br#""id":"a\"b""#));
+    }
+
+    #[test]
+    fn receipt_is_written_as_it_is_read() {
+        let mut receipt = Receipt {
+            seq: 42,
+            stream: StreamName::parse("audits").unwrap(),
+            id: None,
+            created_at: None,
+            is_duplicate: true,
+        };
+        let written = |receipt: &Receipt| {
+            let mut out = Vec::new();
+            put_receipt(&mut out, receipt);
+            let read: ReceiptJson = serde_json::from_slice(&out).unwrap();
+            assert_eq!(serde_json::to_vec(&read).unwrap(), out);
+            String::from_utf8(out).unwrap()
+        };
+        assert_eq!(written(&receipt), r#"{"seq":42,"stream":"audits","duplicate":true}"#);
+        receipt.id = Some(Arc::from("a\"b"));
+        receipt.created_at = Some(Timestamp::EPOCH);
+        receipt.is_duplicate = false;
+        assert_eq!(
+            written(&receipt),
+            r#"{"seq":42,"stream":"audits","id":"a\"b","created_at":"1970-01-01T00:00:00.000000Z"}"#
+        );
     }
 }

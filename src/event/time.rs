@@ -2,7 +2,7 @@
 //!
 //! Layer L0. Fixed width makes text order the order of time, in SQL as here.
 
-use chrono::{DateTime, Utc};
+use chrono::{DateTime, SecondsFormat, Utc};
 use std::fmt;
 
 /// A point in time. *Units*: microseconds since 1970-01-01T00:00:00Z.
@@ -67,7 +67,7 @@ impl Timestamp {
 impl fmt::Display for Timestamp {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let time = DateTime::from_timestamp_micros(self.0).expect("clamped to four-digit years");
-        write!(f, "{}", time.format("%Y-%m-%dT%H:%M:%S%.6fZ"))
+        f.write_str(&time.to_rfc3339_opts(SecondsFormat::Micros, true))
     }
 }
 

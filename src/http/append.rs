@@ -5,9 +5,10 @@ use super::problem::MemberError;
 use super::{App, Closing, Problem, ProblemCode, body};
 use crate::event::{IdempotencyKey, NameError, Receipt, StreamName};
 use crate::log::{Append, AppendError, ExpectedLastSeq, Refusal};
-use crate::wire::ReceiptJson;
+use crate::wire::put_receipt;
+use axum::body::Body;
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
-use axum::response::{IntoResponse, Response};
+use axum::response::Response;
 use hyper::body::Incoming;
 
 /// A stream that the API may append to.
@@ -39,7 +40,7 @@ pub(super) async fn append(
     let Envelope { contents, is_batch } = envelope::read(content_type.unwrap_or_default(), &bytes, &context)?;
     drop(bytes);
     if contents.is_empty() {
-        return Ok(json(StatusCode::OK, &Vec::<ReceiptJson>::new()));
+        return Ok(answer(&[], true));
     }
     let receipts =
         app.log.append(Append { contents, expected }).await.map_err(|error| problem(error, is_batch))?;
@@ -49,20 +50,36 @@ pub(super) async fn append(
 fn answer(receipts: &[Receipt], is_batch: bool) -> Response {
     let is_new = receipts.iter().any(|receipt| !receipt.is_duplicate);
     let status = if is_new { StatusCode::CREATED } else { StatusCode::OK };
+    let mut body = Vec::with_capacity(receipts.len() * 128);
     match receipts {
         [receipt] if !is_batch => {
-            let mut response = json(status, &ReceiptJson::from(receipt));
+            put_receipt(&mut body, receipt);
+            let mut response = json(status, body);
             let location = HeaderValue::try_from(format!("/api/v1/events/{}", receipt.seq)).expect("digits");
             response.headers_mut().insert(header::LOCATION, location);
             response
         }
-        _ => json(status, &receipts.iter().map(ReceiptJson::from).collect::<Vec<_>>()),
+        _ => {
+            body.push(b'[');
+            for receipt in receipts {
+                if body.len() > 1 {
+                    body.push(b',');
+                }
+                put_receipt(&mut body, receipt);
+            }
+            body.push(b']');
+            json(status, body)
+        }
     }
 }
 
-fn json(status: StatusCode, value: &impl serde::Serialize) -> Response {
-    let body = serde_json::to_vec(value).expect("receipts always serialise");
-    (status, [(header::CONTENT_TYPE, "application/json")], body).into_response()
+fn json(status: StatusCode, body: Vec<u8>) -> Response {
+    let mut response = Response::new(Body::from(body));
+    *response.status_mut() = status;
+    // Room for what every answer gets later.
+    response.headers_mut().reserve(6);
+    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    response
 }
 
 fn idempotency_key(headers: &HeaderMap) -> Result<Option<IdempotencyKey>, Problem> {

@@ -104,6 +104,8 @@ async fn requests(
     let mut connection = http1::Builder::new()
         .max_headers(HEADERS_MAX)
         .max_buf_size(BUFFER_BYTES_MAX)
+        // Most answers are small: copied behind their head they are cheaper to send than as two pieces.
+        .writev(false)
         .serve_connection(io, service);
     let mut stopped = pin!(stopping.wait_for(|is_stopping| *is_stopping));
     let mut is_stopping = false;

@@ -81,7 +81,7 @@ impl Service {
         let is_from_page = method == Method::OPTIONS || request.headers().contains_key(header::ORIGIN);
         let mut answer = if is_from_page {
             let serve = service_fn(async |request| Ok::<_, Infallible>(self.serve(request, &id).await));
-            let Ok(answer) = self.0.cors.layer(serve).oneshot(request).await;
+            let Ok(answer) = Box::pin(self.0.cors.layer(serve).oneshot(request)).await;
             answer
         } else {
             let mut answer = self.serve(request, &id).await;
@@ -137,12 +137,13 @@ impl Service {
         answer
     }
 
+    /// Everything but appending is in a box: the future of a connection is moved for each request, so it must be small.
     async fn dispatch(&self, request: Request<Incoming>) -> Result<Answer, Problem> {
         let app = &self.0.app;
         let (parts, body) = request.into_parts();
         let Some(route) = Route::of(parts.uri.path()) else {
             let request = Request::from_parts(parts, Body::new(body));
-            let Ok(answer) = self.0.router.clone().oneshot(request).await;
+            let Ok(answer) = Box::pin(self.0.router.clone().oneshot(request)).await;
             return Ok(answer.map(AnswerBody::Whole));
         };
         match (&parts.method, route) {
@@ -153,12 +154,12 @@ impl Service {
                 let stream = append::appendable(stream_name(name)?)?;
                 Ok(append::append(app, Some(stream), &parts.headers, body).await?.map(AnswerBody::Whole))
             }
-            (&Method::GET | &Method::HEAD, Route::Log) => read::read(app, &parts, None).await,
+            (&Method::GET | &Method::HEAD, Route::Log) => Box::pin(read::read(app, &parts, None)).await,
             (&Method::GET | &Method::HEAD, Route::Stream(name)) => {
-                read::read(app, &parts, Some(stream_name(name)?)).await
+                Box::pin(read::read(app, &parts, Some(stream_name(name)?))).await
             }
             (&Method::GET | &Method::HEAD, Route::Event(seq)) => {
-                Ok(read::event(app, seq).await?.map(AnswerBody::Whole))
+                Ok(Box::pin(read::event(app, seq)).await?.map(AnswerBody::Whole))
             }
             (_, Route::Log | Route::Stream(_)) => Ok(method_not_allowed("GET,HEAD,POST")),
             (_, Route::Event(_)) => Ok(method_not_allowed("GET,HEAD")),
