@@ -134,7 +134,7 @@ impl Writer {
                 }
                 Command::Close => self.commands.close(),
             }
-            self.pulse.beat(&self.shared);
+            self.pulse.beat(&self.shared.pulse);
             match self.appender.checkpoint_if_due().await {
                 Ok(()) => {}
                 Err(error @ CommitError::Failed(_)) => return Err(("checkpointing", error)),
@@ -161,7 +161,7 @@ impl Writer {
                 () = rest_until(self.pulse.due()) => {}
                 _ = self.idle.tick() => self.notice_if_changed().await?,
             }
-            self.pulse.beat(&self.shared);
+            self.pulse.beat(&self.shared.pulse);
         }
     }
 

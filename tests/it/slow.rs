@@ -218,3 +218,22 @@ async fn stop_answers_what_is_under_way_and_ends_what_is_idle() {
     let (server, ()) = tokio::join!(server.restart(), finishing);
     assert_eq!(server.table().await.len(), 1);
 }
+
+#[tokio::test]
+async fn client_that_goes_on_talking_on_a_stream_is_cut() {
+    let server = patient(|_| ()).await;
+    let mut connection = Connection::open(server.address).await;
+    connection.send("GET /api/v1/a HTTP/1.1\r\nHost: localhost\r\n\r\n").await;
+    connection.peek_head().await.unwrap();
+    // A word or two is let pass, as a second request that nobody will answer.
+    connection.send(HEALTHZ).await;
+    server.append("a", "{}").await;
+    connection.until_closed_or(b"id: 1\n\n\r\n").await;
+    within("the server closes", async {
+        while !connection.is_closed_within(Duration::from_millis(1)).await {
+            connection.send([b'x'; 4096]).await;
+        }
+    })
+    .await;
+    assert_eq!(server.append("a", "{}").await[0].seq, 2);
+}

@@ -280,14 +280,17 @@ async fn append_below_the_free_space_floor_is_refused_until_there_is_space_again
 async fn closing_log_answers_what_it_took_and_takes_no_more() {
     let place = Place::new();
     let (log, mut task) = place.open().await;
-    let taken = start(log.append(request([content("a", None, "1")])));
-    in_time(log.close()).await;
+    let before = start(log.append(request([content("a", None, "1")])));
+    log.close().now_or_never().expect("there is room in the queue");
+    // The writer runs on this thread too, so it has not seen yet that it is to close: this one is taken behind that.
+    let behind = start(log.append(request([content("a", None, "2")])));
     in_time(task.wait()).await.unwrap();
-    assert_eq!(in_time(taken).await.unwrap()[0].seq, 1);
+    assert_eq!(in_time(before).await.unwrap()[0].seq, 1);
+    assert_eq!(in_time(behind).await.unwrap()[0].seq, 2);
     assert!(!log.is_open());
-    assert!(matches!(append(&log, [content("a", None, "2")]).await, Err(AppendError::Closed)));
+    assert!(matches!(append(&log, [content("a", None, "3")]).await, Err(AppendError::Closed)));
     assert!(matches!(in_time(log.trim(1)).await, Err(AppendError::Closed)));
-    assert_eq!(stored(&mut other_process(&place.file()).await).await.len(), 1);
+    assert_eq!(stored(&mut other_process(&place.file()).await).await.len(), 2);
 }
 
 #[tokio::test]
