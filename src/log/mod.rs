@@ -33,7 +33,7 @@ use std::time::Duration;
 use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
 use window::Window;
-use writer::{Command, Queued, Writer};
+use writer::{Command, Queued, Trim, Writer};
 
 /// How to open a log.
 #[derive(Debug, Clone)]
@@ -184,12 +184,13 @@ impl Log {
         answer.await.unwrap_or(Err(AppendError::Unavailable))
     }
 
-    /// Deletes the events up to this seq, as far as there are such; readers that still want them are told of the gap.
+    /// Deletes the events up to this seq, as far as there are such, in steps; readers that still want them are told of
+    /// the gap. Appends go on in between.
     ///
     /// *Errors*: as [`Log::append`]. *Cancel safety*: dropping the future does not cancel the trim.
     pub async fn trim(&self, through: Seq) -> Result<Bounds, AppendError> {
         let (reply, answer) = oneshot::channel();
-        self.queue.send(Command::Trim { through, reply }).await.map_err(|_| AppendError::Closed)?;
+        self.queue.send(Command::Trim(Trim { through, reply })).await.map_err(|_| AppendError::Closed)?;
         answer.await.unwrap_or(Err(AppendError::Unavailable))
     }
 

@@ -11,6 +11,7 @@ use std::collections::{HashMap, HashSet};
 use std::fs::File;
 use std::sync::Arc;
 use std::time::Duration;
+use tokio::sync::mpsc::error::TryRecvError;
 use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot};
 use tokio::time::{Instant, Interval, MissedTickBehavior};
 
@@ -43,8 +44,15 @@ pub enum LogFailed {
 #[derive(Debug)]
 pub(super) enum Command {
     Append(Queued),
-    Trim { through: Seq, reply: oneshot::Sender<Result<Bounds, AppendError>> },
+    Trim(Trim),
     Close,
+}
+
+/// A trim that waits, or is under way: it goes in steps, with appends in between.
+#[derive(Debug)]
+pub(super) struct Trim {
+    pub(super) through: Seq,
+    pub(super) reply: oneshot::Sender<Result<Bounds, AppendError>>,
 }
 
 /// A request that waits. Whoever asked may have gone; it is committed all the same.
@@ -64,6 +72,8 @@ pub(super) struct Writer {
     commands: mpsc::Receiver<Command>,
     /// A command that did not fit into the batch before it; the next one to be done.
     carried: Option<Command>,
+    /// What is still to be trimmed, with whoever waits for it.
+    trims: Vec<Trim>,
     position: Position,
     pulse: Pulse,
     disk_free_bytes_min: u64,
@@ -93,6 +103,7 @@ impl Writer {
             shared,
             commands,
             carried: None,
+            trims: Vec::new(),
             position: Position { last_seq: state.last_seq, last_created_at: state.last_created_at },
             pulse: Pulse::new(),
             disk_free_bytes_min: settings.disk_free_bytes_min,
@@ -128,22 +139,32 @@ impl Writer {
                     self.append(batch).await?;
                     self.shared.window.settle();
                 }
-                Command::Trim { through, reply } => {
-                    let outcome = self.trim(through).await?;
-                    let _ = reply.send(outcome);
-                }
+                Command::Trim(trim) => self.trims.push(self.bounded(trim)),
                 Command::Close => self.commands.close(),
             }
             self.pulse.beat(&self.shared.pulse);
-            match self.appender.checkpoint_if_due().await {
-                Ok(()) => {}
-                Err(error @ CommitError::Failed(_)) => return Err(("checkpointing", error)),
-                Err(error) => {
-                    tracing::warn!(
-                        error = &error as &dyn std::error::Error,
-                        "the WAL was not checkpointed and grows"
-                    );
-                }
+            self.keep_up().await?;
+        }
+        Ok(())
+    }
+
+    /// What is due after the acks: trimming, the index, a checkpoint. A step of each, so that appends wait for no more.
+    async fn keep_up(&mut self) -> Result<(), Failure> {
+        self.trim_step().await?;
+        let trimmed_seq = self.shared.bounds.borrow().first_seq - 1;
+        match self.appender.index_block(self.position.last_seq, trimmed_seq).await {
+            // What cannot be indexed now is searched without the index.
+            Ok(_) | Err(CommitError::Full | CommitError::Busy) => {}
+            Err(error) => return Err(("indexing", error)),
+        }
+        match self.appender.checkpoint_if_due().await {
+            Ok(()) => {}
+            Err(error @ CommitError::Failed(_)) => return Err(("checkpointing", error)),
+            Err(error) => {
+                tracing::warn!(
+                    error = &error as &dyn std::error::Error,
+                    "the WAL was not checkpointed and grows"
+                );
             }
         }
         Ok(())
@@ -154,12 +175,25 @@ impl Writer {
         if let Some(command) = self.carried.take() {
             return Ok(Some(command));
         }
+        while !self.trims.is_empty() {
+            match self.commands.try_recv() {
+                Ok(command) => return Ok(Some(command)),
+                Err(TryRecvError::Empty) => {
+                    self.keep_up().await?;
+                    self.pulse.beat(&self.shared.pulse);
+                }
+                Err(TryRecvError::Disconnected) => return Ok(None),
+            }
+        }
         loop {
             tokio::select! {
                 biased;
                 command = self.commands.recv() => return Ok(command),
                 () = rest_until(self.pulse.due()) => {}
-                _ = self.idle.tick() => self.notice_if_changed().await?,
+                _ = self.idle.tick() => {
+                    self.notice_if_changed().await?;
+                    self.keep_up().await?;
+                }
             }
             self.pulse.beat(&self.shared.pulse);
         }
@@ -326,23 +360,35 @@ impl Writer {
         self.pulse.want();
     }
 
-    /// Trims, and then tells the readers.
-    async fn trim(&mut self, through: Seq) -> Result<Result<Bounds, AppendError>, Failure> {
+    /// A trim of what there is now.
+    fn bounded(&self, trim: Trim) -> Trim {
+        Trim { through: trim.through.min(self.shared.bounds.borrow().last_seq), ..trim }
+    }
+
+    /// One step of what is to be trimmed: trims, then tells the readers, then whoever has all that was asked for.
+    async fn trim_step(&mut self) -> Result<(), Failure> {
+        let Some(through) = self.trims.iter().map(|trim| trim.through).max() else { return Ok(()) };
+        let trimmed_seq = self.shared.bounds.borrow().first_seq - 1;
+        if through > trimmed_seq {
+            match self.appender.trim_step(trimmed_seq, through).await {
+                Ok(trimmed_seq) => {
+                    self.shared.window.trim(trimmed_seq);
+                    self.shared.bounds.send_modify(|bounds| bounds.first_seq = trimmed_seq + 1);
+                    self.pulse.want();
+                }
+                Err(error) => {
+                    let Some(refusal) = refuse(&error) else { return Err(("trimming", error)) };
+                    for trim in self.trims.drain(..) {
+                        let _ = trim.reply.send(Err(refusal()));
+                    }
+                }
+            }
+        }
         let bounds = *self.shared.bounds.borrow();
-        let through = through.min(bounds.last_seq);
-        if through < bounds.first_seq {
-            return Ok(Ok(bounds));
+        for trim in self.trims.extract_if(.., |trim| trim.through < bounds.first_seq) {
+            let _ = trim.reply.send(Ok(bounds));
         }
-        if let Err(error) = self.appender.trim(through).await {
-            return match refuse(&error) {
-                Some(refusal) => Ok(Err(refusal())),
-                None => Err(("trimming", error)),
-            };
-        }
-        self.shared.window.trim(through);
-        self.shared.bounds.send_modify(|bounds| bounds.first_seq = through + 1);
-        self.pulse.want();
-        Ok(Ok(*self.shared.bounds.borrow()))
+        Ok(())
     }
 }
 

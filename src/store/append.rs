@@ -10,11 +10,13 @@
 //! SQLite may or may not have rolled back by itself, so `ROLLBACK` is sent and its complaint that there is nothing to
 //! roll back is expected. `sqlx::Transaction` is not used: its depth count would refuse every later begin.
 
+use super::blocks::Indexed;
 use super::read::{from_sql, log_state, to_sql};
 use super::{CommitError, LogState, StoreError, row};
 use crate::event::{Content, Event, Seq, StreamName};
 use futures_util::TryStreamExt;
-use sqlx::sqlite::SqliteArguments;
+use sqlx::query::Query;
+use sqlx::sqlite::{Sqlite, SqliteArguments};
 use sqlx::{Arguments, AssertSqlSafe, Connection, QueryBuilder, Row, SqliteConnection};
 use std::collections::HashMap;
 use std::path::PathBuf;
@@ -31,6 +33,8 @@ const COLUMNS: usize = 9;
 const CHECKPOINT_PAGES: u64 = 1_000;
 /// What a checkpoint may leave in the WAL before the operator is told. *Units*: bytes.
 const WAL_BYTES_WARNED: u64 = 64 << 20;
+/// What a step of trimming or indexing is taken to add to the WAL.
+const PAGES_OF_UPKEEP: u64 = 16;
 /// How many looked-up keys go into one statement.
 const LOOKUP_KEYS_MAX: usize = 256;
 
@@ -71,11 +75,39 @@ pub struct Appender {
     pages_since_checkpoint: u64,
     /// It has been said that the WAL is large, and is not said again until it was small.
     is_wal_large: bool,
+    indexed: Indexed,
 }
 
 impl Appender {
-    pub(super) fn new(connection: SqliteConnection, folder: PathBuf, page_bytes: u64) -> Self {
-        Self { connection, folder, page_bytes, pages_since_checkpoint: 0, is_wal_large: false }
+    pub(super) fn new(
+        connection: SqliteConnection,
+        folder: PathBuf,
+        page_bytes: u64,
+        indexed: Indexed,
+    ) -> Self {
+        Self { connection, folder, page_bytes, pages_since_checkpoint: 0, is_wal_large: false, indexed }
+    }
+
+    pub(super) fn connection(&mut self) -> &mut SqliteConnection {
+        &mut self.connection
+    }
+
+    pub(super) fn indexed(&self) -> &Indexed {
+        &self.indexed
+    }
+
+    /// Runs a whole transaction that is not an append.
+    pub(super) async fn run(
+        &mut self,
+        transaction: Query<'_, Sqlite, SqliteArguments>,
+    ) -> Result<(), CommitError> {
+        match transaction.execute(&mut self.connection).await {
+            Ok(_) => {
+                self.pages_since_checkpoint += PAGES_OF_UPKEEP;
+                Ok(())
+            }
+            Err(error) => Err(self.roll_back(error.into()).await),
+        }
     }
 
     /// Commits these events as one durable transaction. They are new, in order, and continue the log.
@@ -200,32 +232,6 @@ impl Appender {
     /// A number that changes when another process has committed to the file, and only then.
     pub async fn data_version(&mut self) -> Result<i64, StoreError> {
         Ok(sqlx::query_scalar("PRAGMA data_version").fetch_one(&mut self.connection).await?)
-    }
-
-    /// Deletes every event up to this seq and keeps the totals true. The caller sees that it is not beyond the log.
-    ///
-    /// *Errors*: as [`Appender::append`]. *Cancel safety*: none.
-    pub async fn trim(&mut self, through: Seq) -> Result<(), CommitError> {
-        const TRIM: &str = "BEGIN IMMEDIATE;
-            UPDATE meta SET trimmed_created_at = (SELECT created_at FROM log WHERE seq = ?), trimmed_seq = ?;
-            UPDATE streams SET events = streams.events - gone.events, bytes = streams.bytes - gone.bytes
-            FROM (SELECT stream, count(*) AS events, coalesce(sum(octet_length(data)), 0) AS bytes
-                  FROM log WHERE seq <= ? GROUP BY stream) AS gone
-            WHERE gone.stream = streams.name;
-            DELETE FROM log WHERE seq <= ?;
-            UPDATE streams SET first_seq = coalesce(
-                (SELECT seq FROM log WHERE stream = streams.name AND seq >= streams.first_seq ORDER BY seq LIMIT 1),
-                last_seq + 1)
-            WHERE first_seq <= ?;
-            COMMIT";
-        let mut trim = sqlx::query(TRIM);
-        for _ in 0..5 {
-            trim = trim.bind(to_sql(through));
-        }
-        match trim.execute(&mut self.connection).await {
-            Ok(_) => Ok(()),
-            Err(error) => Err(self.roll_back(error.into()).await),
-        }
     }
 
     /// About how many pages this commit added to the WAL: its rows, the tree above them, and a page for each id, since

@@ -60,6 +60,15 @@ impl From<sqlx::Error> for CommitError {
     }
 }
 
+impl From<StoreError> for CommitError {
+    fn from(error: StoreError) -> Self {
+        match error {
+            StoreError::Sqlite(error) => error.into(),
+            StoreError::Damaged { .. } => Self::Failed(error),
+        }
+    }
+}
+
 /// The file cannot be opened as a log. Each display ends with the next step to take.
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {

@@ -3,7 +3,7 @@
 //! Layer L1. May import `event`; knows nothing of readers, frames, HTTP or settings' names.
 //!
 //! # Layout
-//! One file in WAL mode; its tables are described in `migrations/0001_log.sql`. Beside it lie SQLite's own `-wal` and
+//! One file in WAL mode; its tables are described in `migrations/`. Beside it lie SQLite's own `-wal` and
 //! `-shm`, and `<file>.lock`, which keeps a second server away and nobody else.
 //!
 //! # Who does what
@@ -18,11 +18,14 @@
 //! * after the fsync: the batch, acked or not. A producer that was not answered repeats it by id.
 
 mod append;
+mod blocks;
 mod error;
 mod open;
 mod read;
 mod row;
+mod source;
 mod text;
+mod trim;
 
 pub use append::{Appender, IdKey, Known};
 pub use error::{CommitError, OpenError, StoreError};

@@ -1,5 +1,6 @@
 //! Opening the log file: lock, version, pragmas, durability of what is there, schema, pools; in that order.
 
+use super::blocks::Indexed;
 use super::read::log_state;
 use super::{Appender, LogState, OpenError, Store, StoreError};
 use sqlx::migrate::Migrator;
@@ -85,6 +86,7 @@ pub async fn open(settings: &StoreSettings) -> Result<Opened, OpenError> {
     make_durable(&mut connection, path).await?;
     let stored = |source: StoreError| OpenError::Sqlite { path: path.to_owned(), source };
     let state = log_state(&mut connection).await.map_err(stored)?;
+    let indexed = Indexed::load(&mut connection).await.map_err(stored)?;
     let page_bytes: i64 =
         sqlx::query_scalar("PRAGMA page_size").fetch_one(&mut connection).await.map_err(sqlite)?;
 
@@ -102,9 +104,9 @@ pub async fn open(settings: &StoreSettings) -> Result<Opened, OpenError> {
         let mut reader = pool.acquire().await.map_err(sqlite)?;
         check_pragmas(&mut reader).await?;
     }
-    let appender =
-        Appender::new(connection, folder(path), u64::try_from(page_bytes).unwrap_or(u64::from(PAGE_BYTES)));
-    Ok(Opened { store: Store::new(pool), appender, state, lock })
+    let page_bytes = u64::try_from(page_bytes).unwrap_or(u64::from(PAGE_BYTES));
+    let appender = Appender::new(connection, folder(path), page_bytes, indexed.clone());
+    Ok(Opened { store: Store::new(pool, indexed), appender, state, lock })
 }
 
 /// What both kinds of connection have in common. Every pragma is set by name, defaults too.

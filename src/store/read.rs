@@ -2,21 +2,19 @@
 //!
 //! Every statement is bounded in rows, bytes and scanned seqs, and is over when the function returns.
 
+use super::blocks::{BLOCK_SEQS, Indexed, blocks_max};
+use super::source::{SCAN_SEQS_MAX, Source};
 use super::{LogState, StoreError, row};
 use crate::event::{Event, Pattern, Selection, Seq, Timestamp};
 use futures_util::TryStreamExt;
 use sqlx::sqlite::{Sqlite, SqlitePool};
 use sqlx::{AssertSqlSafe, QueryBuilder, Row, SqliteConnection};
 
-/// How many seqs one statement may look at for a selection that matches few of them.
-///
-/// *Source*: SQLite visits about 12 M rows/s, so a step is some 5 ms, during which the WAL cannot be reset.
-const SCAN_SEQS_MAX: Seq = 65_536;
-
 /// The read side of the store. Cheap to clone; all clones share the pool.
 #[derive(Debug, Clone)]
 pub struct Store {
     pool: SqlitePool,
+    indexed: Indexed,
 }
 
 /// Bounds of one page.
@@ -40,8 +38,12 @@ pub struct StoredPage {
 }
 
 impl Store {
-    pub(super) fn new(pool: SqlitePool) -> Self {
-        Self { pool }
+    pub(super) fn new(pool: SqlitePool, indexed: Indexed) -> Self {
+        Self { pool, indexed }
+    }
+
+    pub(super) fn indexed_seq(&self) -> Seq {
+        self.indexed.seq()
     }
 
     pub(super) fn pool(&self) -> &SqlitePool {
@@ -59,8 +61,24 @@ impl Store {
         selection: &Selection,
         limits: PageLimits,
     ) -> Result<StoredPage, StoreError> {
-        let scan_through = scan_through(after, through, selection);
-        let mut query = select(row::COLUMNS, selection, after, scan_through);
+        let source = self.source(after, through, selection, limits.events_max).await?;
+        let page = self.page_of(&source, selection, limits).await?;
+        let is_cut = page.scanned_to < source.scanned_to();
+        if is_cut || source.is_true_to(page.events.len()) || page.trimmed_seq > after {
+            return Ok(page);
+        }
+        self.page_of(&Source::scan(after, through, limits.events_max), selection, limits).await
+    }
+
+    async fn page_of(
+        &self,
+        source: &Source,
+        selection: &Selection,
+        limits: PageLimits,
+    ) -> Result<StoredPage, StoreError> {
+        let mut query = QueryBuilder::new("SELECT ");
+        query.push(row::COLUMNS);
+        source.push(&mut query, selection);
         query.push(" ORDER BY seq LIMIT ").push_bind(limits.events_max as i64);
         let mut connection = self.pool.acquire().await?;
         let mut events: Vec<Event> = Vec::new();
@@ -80,7 +98,7 @@ impl Store {
         }
         let scanned_to = match events.last() {
             Some(last) if is_cut => last.seq,
-            _ => scan_through,
+            _ => source.scanned_to(),
         };
         let trimmed_seq = trimmed_seq(&mut connection).await?;
         Ok(StoredPage { events, scanned_to, trimmed_seq })
@@ -133,23 +151,44 @@ impl Store {
         if selection.is_all() || count == 0 {
             return Ok(last.saturating_sub(count).max(floor));
         }
-        let (mut through, mut missing) = (last, count);
+        let (mut through, mut missing, mut blocks) = (last, count, 1);
         while through > floor {
-            // Given back after each step: a long search must not keep other readers from the file.
-            let mut connection = self.pool.acquire().await?;
-            let after = through.saturating_sub(SCAN_SEQS_MAX).max(floor);
-            let mut query = select("seq", selection, after, through);
-            query.push(" ORDER BY seq DESC LIMIT ").push_bind(i64::try_from(missing).unwrap_or(i64::MAX));
-            let mut seqs = query.build().fetch(&mut *connection);
-            while let Some(row) = seqs.try_next().await? {
-                missing -= 1;
-                if missing == 0 {
-                    return Ok(from_sql(row.try_get(0)?).saturating_sub(1));
-                }
+            let indexed_seq = self.indexed_seq();
+            let (found, after) = if through > indexed_seq {
+                // Not in the index yet.
+                let after = through.saturating_sub(SCAN_SEQS_MAX).max(indexed_seq).max(floor);
+                (self.wanted_last(after, through, selection, missing).await?, after)
+            } else {
+                let last_block = (through - 1) / BLOCK_SEQS;
+                let first_block = last_block.saturating_sub(blocks - 1).max(floor / BLOCK_SEQS);
+                blocks = (blocks * 4).min(blocks_max(selection));
+                let mut seqs = self.wanted_in(first_block, last_block, selection).await?;
+                seqs.retain(|seq| *seq > floor && *seq <= through);
+                (seqs, (first_block * BLOCK_SEQS).max(floor))
+            };
+            match found.len().checked_sub(usize::try_from(missing).unwrap_or(usize::MAX)) {
+                Some(first) => return Ok(found[first] - 1),
+                None => missing -= found.len() as u64,
             }
             through = after;
         }
         Ok(floor)
+    }
+
+    /// The newest wanted seqs of `after < seq <= through`, at most so many, in order.
+    async fn wanted_last(
+        &self,
+        after: Seq,
+        through: Seq,
+        selection: &Selection,
+        count: u64,
+    ) -> Result<Vec<Seq>, StoreError> {
+        let mut query = QueryBuilder::new("SELECT seq");
+        Source::Range { after, through }.push(&mut query, selection);
+        query.push(" ORDER BY seq DESC LIMIT ").push_bind(to_sql(count));
+        let mut seqs: Vec<i64> = query.build_query_scalar().fetch_all(&self.pool).await?;
+        seqs.reverse();
+        Ok(seqs.into_iter().map(from_sql).collect())
     }
 
     /// Closes every connection and waits for them.
@@ -158,28 +197,8 @@ impl Store {
     }
 }
 
-/// How far one statement may look.
-pub(super) fn scan_through(after: Seq, through: Seq, selection: &Selection) -> Seq {
-    if selection.is_all() { through } else { through.min(after.saturating_add(SCAN_SEQS_MAX)) }
-}
-
-/// `SELECT ... WHERE` for a selection within a range of seqs.
-fn select(columns: &'static str, selection: &Selection, after: Seq, through: Seq) -> QueryBuilder<Sqlite> {
-    let mut query = QueryBuilder::new("SELECT ");
-    query.push(columns).push(" FROM log");
-    push_where(&mut query, selection, after, through);
-    query
-}
-
-pub(super) fn push_where(query: &mut QueryBuilder<Sqlite>, selection: &Selection, after: Seq, through: Seq) {
-    query.push(" WHERE seq > ").push_bind(to_sql(after));
-    query.push(" AND seq <= ").push_bind(to_sql(through));
-    push_any(query, "stream", &selection.streams);
-    push_any(query, "type", &selection.types);
-}
-
 /// ` AND (column = ? OR column >= ? AND column < ? ...)`. The column is one of ours, the patterns are bound.
-fn push_any(query: &mut QueryBuilder<Sqlite>, column: &'static str, patterns: &[Pattern]) {
+pub(super) fn push_any(query: &mut QueryBuilder<Sqlite>, column: &'static str, patterns: &[Pattern]) {
     for (index, pattern) in patterns.iter().enumerate() {
         query.push(if index == 0 { " AND (" } else { " OR " });
         match pattern {

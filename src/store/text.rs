@@ -17,7 +17,8 @@
 //! this text, 8,000 where SQL writes the JSON with `json_quote`.
 
 use super::StoreError;
-use super::read::{Store, from_sql, push_where, scan_through, to_sql};
+use super::read::{Store, from_sql, to_sql};
+use super::source::Source;
 use crate::event::{EventText, Selection, Seq, Timestamp};
 use sqlx::sqlite::SqliteRow;
 use sqlx::{QueryBuilder, Row};
@@ -62,32 +63,29 @@ impl Store {
         selection: &Selection,
         events_max: usize,
     ) -> Result<Option<TextPage>, StoreError> {
-        let events_max = events_max as Seq;
-        let through = scan_through(after, through, selection);
-        if selection.is_all() {
-            // Seqs are contiguous: a range of so many needs no LIMIT, which would take each row on a detour.
-            let through = through.min(after.saturating_add(events_max));
-            let mut query = QueryBuilder::new(SELECT_TEXT);
-            query.push(" FROM log");
-            push_where(&mut query, selection, after, through);
-            return TextPage::new(&query.build().fetch_one(self.pool()).await?, after, through);
-        }
+        let source = self.source(after, through, selection, events_max).await?;
         let mut query = QueryBuilder::new(SELECT_TEXT);
-        query.push(" FROM (SELECT * FROM log");
-        push_where(&mut query, selection, after, through);
-        query.push(" ORDER BY seq LIMIT ").push_bind(to_sql(events_max)).push(")");
+        if let Source::Scan { events_max, .. } = source {
+            // The aggregate is one row: what it is made of must be limited below it.
+            query.push(" FROM (SELECT *");
+            source.push(&mut query, selection);
+            query.push(" ORDER BY seq LIMIT ").push_bind(to_sql(events_max as Seq)).push(")");
+        } else {
+            source.push(&mut query, selection);
+        }
         let row = query.build().fetch_one(self.pool()).await?;
-        let is_cut = from_sql(row.try_get(1)?) >= events_max;
-        let last_seq = row.try_get::<Option<i64>, _>(2)?.map_or(after, from_sql);
-        TextPage::new(&row, after, if is_cut { last_seq } else { through })
+        TextPage::new(&row, after, &source)
     }
 }
 
 impl TextPage {
     /// Takes the text, or `None` if it can be read in more than one way.
-    fn new(row: &SqliteRow, after: Seq, scanned_to: Seq) -> Result<Option<Self>, StoreError> {
+    fn new(row: &SqliteRow, after: Seq, source: &Source) -> Result<Option<Self>, StoreError> {
         let trimmed_seq = from_sql(row.try_get(0)?);
         let events: i64 = row.try_get(1)?;
+        if trimmed_seq <= after && !source.is_true_to(usize::try_from(events).unwrap_or(0)) {
+            return Ok(None);
+        }
         let text: Option<&[u8]> = row.try_get_unchecked(3)?;
         let text = text.unwrap_or_default();
         let line_feeds = memchr::memchr_iter(b'\n', text).count();
@@ -95,6 +93,10 @@ impl TextPage {
             return Ok(None);
         }
         let Ok(text) = std::str::from_utf8(text) else { return Ok(None) };
+        let scanned_to = match source {
+            Source::Scan { events_max, .. } if events >= *events_max as i64 => from_sql(row.try_get(2)?),
+            _ => source.scanned_to(),
+        };
         Ok(Some(Self { text: text.to_owned(), after, scanned_to, trimmed_seq }))
     }
 

@@ -3,7 +3,7 @@
 use crate::fixture::{Place, append, close, content, in_time, open, options, reader, start, stored};
 use evertail::event::{Content, Seq};
 use evertail::log::{Bounds, Gap, Log, Step};
-use sqlx::SqliteConnection;
+use sqlx::{Connection, SqliteConnection};
 
 type StreamRow = (String, i64, i64, i64, i64);
 
@@ -177,4 +177,73 @@ async fn trim_whose_future_is_dropped_happens_all_the_same() {
     append_count(&log, 1).await;
     assert_eq!(log.bounds(), Bounds { first_seq: 3, last_seq: 4 });
     close(log, task).await;
+}
+
+/// Three blocks of the index and a bit, in streams that are common, rare, and only at the end.
+#[tokio::test]
+async fn long_trim_goes_in_steps_with_appends_in_between_and_totals_are_true_after_each() {
+    let place = Place::new();
+    let (log, task) = place.open().await;
+    let mut other = place.other_process().await;
+    let name = |seq: Seq| match seq {
+        5 | 9_000 => "rare",
+        6_000 => "once",
+        13_000.. => "late",
+        _ if seq % 3 == 0 => "third",
+        _ => "common",
+    };
+    let contents =
+        |seqs: std::ops::Range<Seq>| seqs.map(|seq| content(name(seq), None, "12")).collect::<Vec<_>>();
+    for start in (1..13_001).step_by(1_000) {
+        append(&log, contents(start..start + 1_000)).await.unwrap();
+    }
+    let mut watcher = reader(&log, 0);
+    let mut trim = start(log.trim(12_500));
+    let mut seen = vec![0];
+    for seq in 13_001..13_006 {
+        assert_eq!(append(&log, contents(seq..seq + 1)).await.unwrap()[0].seq, seq);
+        if let Ok(Step::Gap(gap)) = watcher.next().await {
+            seen.push(gap.to);
+        }
+        let mut snapshot = other.begin().await.unwrap();
+        let trimmed: i64 =
+            sqlx::query_scalar("SELECT trimmed_seq FROM meta").fetch_one(&mut *snapshot).await.unwrap();
+        let rows = streams(&mut snapshot).await;
+        let true_rows: Vec<StreamRow> = sqlx::query_as(
+            "SELECT name, coalesce(min(seq), last_seq + 1), last_seq, count(seq), coalesce(sum(length(data)), 0)
+             FROM streams LEFT JOIN log ON stream = name GROUP BY name",
+        )
+        .fetch_all(&mut *snapshot)
+        .await
+        .unwrap();
+        assert_eq!(rows, true_rows, "after {trimmed}");
+        snapshot.rollback().await.unwrap();
+    }
+    assert_eq!(in_time(&mut trim).await.unwrap().first_seq, 12_501);
+    seen.push(12_500);
+    assert!(seen.is_sorted(), "{seen:?}");
+    let blocks: Vec<i64> =
+        sqlx::query_scalar("SELECT DISTINCT block FROM blocks").fetch_all(&mut other).await.unwrap();
+    assert!(blocks.iter().all(|block| *block >= 3), "{blocks:?}");
+    drop(trim);
+    close(log, task).await;
+}
+
+#[tokio::test]
+async fn step_of_a_trim_is_bounded_in_bytes() {
+    let place = Place::new();
+    let mut opened = evertail::store::open(&place.settings().store).await.unwrap();
+    let mut other = place.other_process().await;
+    for bytes in [5 << 20, 5 << 20, 1, 9 << 20, 1] {
+        sqlx::query("INSERT INTO events (stream, data) VALUES ('a', json_quote(printf('%.*c', ?, 'x')))")
+            .bind(bytes)
+            .execute(&mut other)
+            .await
+            .unwrap();
+    }
+    let mut trimmed = vec![0];
+    while trimmed[trimmed.len() - 1] < 5 {
+        trimmed.push(opened.appender.trim_step(trimmed[trimmed.len() - 1], 5).await.unwrap());
+    }
+    assert_eq!(trimmed, [0, 1, 3, 4, 5]);
 }

@@ -1,5 +1,6 @@
 //! Properties: what holds whatever is sent, in whatever order, by whomever. `PROPTEST_CASES` raises the number of cases.
 
+mod blocks;
 #[expect(dead_code, reason = "the tests in tests/log/ use all of it")]
 #[path = "../log/fixture.rs"]
 mod fixture;
