@@ -9,19 +9,23 @@
 //! | `target`, `connection`, `response` | where to, one connection, HTTP/1.1 answers |
 //! | `mark`, `request`, `scan` | what an event carries, how it is sent, how it is found again |
 //! | `pace`, `producer` | when to send; appending |
-//! | `reader`, `order` | a reader; each event once and in order |
+//! | `reader`, `order`, `crowd` | a reader; each event once and in order; many readers |
 //! | `append`, `tail`, `herd`, `replay`, `mixed` | the runs |
 //! | `process`, `figures`, `report` | what a process costs; latencies; what a run has found |
 
 pub mod append;
 pub mod connection;
+mod crowd;
 pub mod figures;
+pub mod herd;
 pub mod mark;
+pub mod mixed;
 pub mod order;
 pub mod pace;
 pub mod process;
 pub mod producer;
 pub mod reader;
+pub mod replay;
 pub mod report;
 pub mod request;
 pub mod response;

@@ -39,6 +39,9 @@ pub struct Appending {
     pub measured_from: u64,
     /// When to stop.
     pub until: u64,
+    /// Most events to send.
+    pub events_max: u64,
+    claimed: AtomicU64,
     /// How far to be ahead of the readers.
     pub distance: Option<Distance>,
     /// How many each producer has had acked.
@@ -87,6 +90,8 @@ impl Appending {
             schedule: None,
             measured_from: 0,
             until,
+            events_max: u64::MAX,
+            claimed: AtomicU64::new(0),
             distance: None,
             acked: (0..connections).map(|_| AtomicU64::new(0)).collect(),
             measured: AtomicU64::new(0),
@@ -181,7 +186,7 @@ async fn produce(appending: Arc<Appending>, producer: u16) -> Result<(), BenchEr
         if sent >= appending.until {
             return Ok(());
         }
-        if now() > appending.until + LATE_MAX {
+        if now() > appending.until.saturating_add(LATE_MAX) {
             appending.unsent.fetch_add(events, Ordering::Relaxed);
             continue;
         }
@@ -189,6 +194,9 @@ async fn produce(appending: Arc<Appending>, producer: u16) -> Result<(), BenchEr
         if appending.schedule.is_none() && appending.is_too_far_ahead(&mut stalled) {
             alarm.until(now() + AHEAD_PAUSE).await.map_err(BenchError::connection("waiting"))?;
             continue;
+        }
+        if appending.claimed.fetch_add(events, Ordering::Relaxed) >= appending.events_max {
+            return Ok(());
         }
         let mark = Mark { run: appending.run, producer, number, sent };
         loop {
@@ -208,23 +216,34 @@ async fn produce(appending: Arc<Appending>, producer: u16) -> Result<(), BenchEr
             }
             *appending.outcome().refused.entry(status).or_default() += 1;
             tokio::time::sleep(REFUSED_PAUSE).await;
-            if now() > appending.until + LATE_MAX {
+            if now() > appending.until.saturating_add(LATE_MAX) {
                 return Ok(());
             }
         }
-        if producer == 0 && appending.seq_of_first.load(Ordering::Relaxed) == 0 {
-            if let Some(seq) = seq(&body) {
-                appending.seq_of_first.store(seq.saturating_sub(number), Ordering::Relaxed);
-            }
+        if producer == 0
+            && appending.seq_of_first.load(Ordering::Relaxed) == 0
+            && let Some(seq) = number_after(&body, b"\"seq\":")
+        {
+            appending.seq_of_first.store(seq.saturating_sub(number), Ordering::Relaxed);
         }
         appending.count(&mark, events);
         number += events;
     }
 }
 
-/// The first seq of an answer.
-fn seq(body: &[u8]) -> Option<u64> {
-    let start = memchr::memmem::find(body, b"\"seq\":")? + 6;
+/// The first number behind this text.
+pub(crate) fn number_after(body: &[u8], text: &[u8]) -> Option<u64> {
+    let start = memchr::memmem::find(body, text)? + text.len();
     let digits = body[start..].iter().take_while(|byte| byte.is_ascii_digit()).count();
     std::str::from_utf8(&body[start..start + digits]).ok()?.parse().ok()
+}
+
+/// Appends so many events as fast as they are acked.
+pub(crate) async fn fill(appending: &Arc<Appending>) -> Result<(), BenchError> {
+    appending.run().await?;
+    let refused = appending.outcome().refused.clone();
+    match refused.iter().next() {
+        None => Ok(()),
+        Some((status, count)) => Err(BenchError::Answer(format!("{count} appends ended with {status}"))),
+    }
 }

@@ -44,6 +44,11 @@ pub struct Reader {
 }
 
 impl Reader {
+    /// A reader to whom these numbers are due first.
+    pub fn due(numbers: &[u64]) -> Self {
+        Self { order: Mutex::new(Order::from(numbers.to_vec())), ..Self::default() }
+    }
+
     /// What it was given.
     pub fn order(&self) -> MutexGuard<'_, Order> {
         self.order.lock().unwrap_or_else(PoisonError::into_inner)
@@ -108,9 +113,7 @@ impl Reading {
             let mut refusal = String::new();
             let is_over = connection
                 .more(|bytes| {
-                    if is_open || refusal.is_empty() {
-                        self.see(reader, &mut scanner, bytes);
-                    }
+                    self.see(reader, &mut scanner, bytes);
                     if !is_open && refusal.len() < 400 {
                         refusal.push_str(&String::from_utf8_lossy(&bytes[..bytes.len().min(400)]));
                     }

@@ -13,6 +13,8 @@ pub struct Shape {
     pub bytes: usize,
     /// Events in a request; more than one is sent as NDJSON.
     pub batch: usize,
+    /// Send a batch as a JSON array.
+    pub is_array: bool,
     /// Whether each event has a time-ordered id.
     pub has_ids: bool,
     /// The body is the payload alone, without Evertail's envelope.
@@ -30,6 +32,7 @@ impl Default for Shape {
         Self {
             bytes: 200,
             batch: 1,
+            is_array: false,
             has_ids: false,
             is_bare: false,
             content_type: None,
@@ -55,9 +58,12 @@ impl Request {
     pub fn new(target: &Target, shape: &Shape) -> Self {
         let mut body = Vec::new();
         let (mut marks, mut ids, mut streams) = (Vec::new(), Vec::new(), Vec::new());
+        if shape.is_array {
+            body.push(b'[');
+        }
         for index in 0..shape.batch {
             if index > 0 {
-                body.push(b'\n');
+                body.push(if shape.is_array { b',' } else { b'\n' });
             }
             if !shape.is_bare {
                 body.push(b'{');
@@ -88,7 +94,11 @@ impl Request {
                 body.push(b'}');
             }
         }
-        let own_type = if shape.batch > 1 { "application/x-ndjson" } else { "application/json" };
+        if shape.is_array {
+            body.push(b']');
+        }
+        let own_type =
+            if shape.batch > 1 && !shape.is_array { "application/x-ndjson" } else { "application/json" };
         let content_type = shape.content_type.as_deref().unwrap_or(own_type);
         let mut bytes = format!(
             "POST {} HTTP/1.1\r\nHost: {}\r\nContent-Type: {content_type}\r\nContent-Length: {}\r\n",

@@ -2,13 +2,16 @@
 
 use super::{Exit, Failure, arguments, output};
 use crate::bench::append::AppendRun;
+use crate::bench::mixed::MixedRun;
 use crate::bench::process::Watched;
+use crate::bench::replay::{Form, ReplayRun};
 use crate::bench::report::Report;
 use crate::bench::request::Shape;
 use crate::bench::tail::TailRun;
 use crate::bench::target::Target;
-use crate::bench::{BenchError, append, tail};
+use crate::bench::{BenchError, append, herd, mixed, replay, tail};
 use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
+use std::path::PathBuf;
 use tokio::runtime::Builder;
 
 /// `bench` and what can be run.
@@ -34,7 +37,31 @@ pub(super) fn command() -> Command {
         .subcommand(
             with_load(Command::new("tail").about("Append while many readers follow: each event once and in order"), "1")
                 .args(reading())
-                .arg(whole("readers", "N", "Streams that are open", "100")),
+                .arg(whole("readers", "N", "Streams that are open", "100"))
+                .arg(switch("reconnect", "Then drop all readers and let them come back at once, with cursors within the last 10,000 events")),
+        )
+        .subcommand(
+            Command::new("replay")
+                .about("Read history from the beginning, as fast as it comes")
+                .args(target())
+                .arg(arguments::text("tail-url", "URL", "Read here instead, from any server, what was appended there first"))
+                .arg(whole("readers", "N", "Readers at a time", "1"))
+                .arg(whole("events", "N", "Fill the log to so many events first", "100000"))
+                .arg(arguments::text("accept", "FORM", "How history is read").value_parser(["sse", "ndjson"]).default_value("sse"))
+                .arg(arguments::text("query", "QUERY", "Which part of the log, such as stream=rare"))
+                .arg(arguments::text("rare", "N", "Fill so that one event of N goes to the stream `rare`").value_parser(value_parser!(u64).range(2..)))
+                .arg(whole("connections", "N", "Connections that fill the log", "2"))
+                .arg(whole("batch", "N", "Events in a request that fills the log", "1000"))
+                .arg(switch("array", "Send a batch as a JSON array"))
+                .arg(whole("bytes", "N", "Bytes of each event's data", "200")),
+        )
+        .subcommand(
+            with_load(Command::new("mixed").about("Append at a rate, with live readers and readers of history"), "16")
+                .arg(whole("readers", "N", "Readers that follow", "10").value_parser(value_parser!(u64)))
+                .arg(whole("catch-up", "N", "Readers that read from the beginning again and again", "8")
+                    .value_parser(value_parser!(u64)))
+                .arg(number("grace", "SECONDS", "Give up what is missing after so long without a delivery", "5"))
+                .arg(arguments::text("file", "FILE", "The log file, whose WAL is watched")),
         )
 }
 
@@ -115,6 +142,9 @@ pub(super) async fn run(matches: &ArgMatches) -> Result<Exit, Failure> {
     let run = async {
         match name {
             "append" => append::run(&append_run(matches)?).await.map_err(failure),
+            "replay" => replay::run(&replay_run(matches)?).await.map_err(failure),
+            "mixed" => mixed::run(&mixed_run(matches)?).await.map_err(failure),
+            _ if matches.get_flag("reconnect") => herd::run(&tail_run(matches)?).await.map_err(failure),
             _ => tail::run(&tail_run(matches)?).await.map_err(failure),
         }
     };
@@ -170,6 +200,50 @@ fn tail_run(matches: &ArgMatches) -> Result<TailRun, Failure> {
     })
 }
 
+fn replay_run(matches: &ArgMatches) -> Result<ReplayRun, Failure> {
+    let query = text(matches, "query");
+    let is_lines = text(matches, "accept").as_deref() == Some("ndjson");
+    let rare_every = matches.get_one::<u64>("rare").copied();
+    let (read, form) = match text(matches, "tail-url") {
+        Some(url) => (Target::parse(&url).map_err(failure)?, Form::Marks),
+        None => {
+            let part = query.as_ref().map(|query| format!("&{query}")).unwrap_or_default();
+            let read = evertail(matches, &format!("/api/v1/events?after=0{part}"))?;
+            (read, if is_lines { Form::Lines } else { Form::Sse })
+        }
+    };
+    let append =
+        if rare_every.is_some() { evertail(matches, "/api/v1/events")? } else { append_target(matches)? };
+    Ok(ReplayRun {
+        append,
+        read,
+        form,
+        is_part: query.is_some(),
+        shape: Shape { rare_every, ..shape(matches)? },
+        connections: count(matches, "connections"),
+        readers: count(matches, "readers"),
+        events: count(matches, "events") as u64,
+        server: server(matches),
+    })
+}
+
+fn mixed_run(matches: &ArgMatches) -> Result<MixedRun, Failure> {
+    let rate = rate(matches)?;
+    Ok(MixedRun {
+        target: append_target(matches)?,
+        shape: shape(matches)?,
+        connections: count(matches, "connections"),
+        rate: rate
+            .ok_or_else(|| Failure::usage("appends beside readers need a rate; give one with --rate"))?,
+        seconds: seconds(matches, "seconds")?,
+        readers: count(matches, "readers"),
+        catch_up: count(matches, "catch-up"),
+        grace_seconds: seconds(matches, "grace")?,
+        file: text(matches, "file").map(PathBuf::from),
+        server: server(matches),
+    })
+}
+
 fn append_target(matches: &ArgMatches) -> Result<Target, Failure> {
     url_or(matches, "append-url")
 }
@@ -184,9 +258,15 @@ fn url_or(matches: &ArgMatches, name: &str) -> Result<Target, Failure> {
         Some(url) => url.clone(),
         None => {
             let stream = text(matches, "stream").unwrap_or_default();
-            format!("{}/api/v1/{stream}", arguments::server_url(matches)?.trim_end_matches('/'))
+            return evertail(matches, &format!("/api/v1/{stream}"));
         }
     };
+    Target::parse(&url).map_err(failure)
+}
+
+/// A path of an Evertail server.
+fn evertail(matches: &ArgMatches, path: &str) -> Result<Target, Failure> {
+    let url = format!("{}{path}", arguments::server_url(matches)?.trim_end_matches('/'));
     Target::parse(&url).map_err(failure)
 }
 
@@ -198,7 +278,8 @@ fn shape(matches: &ArgMatches) -> Result<Shape, Failure> {
     Ok(Shape {
         bytes: count(matches, "bytes"),
         batch: count(matches, "batch"),
-        has_ids: matches.get_flag("ids"),
+        is_array: is_set(matches, "array"),
+        has_ids: is_set(matches, "ids"),
         is_bare: matches.get_flag("bare"),
         content_type: text(matches, "content-type"),
         headers,
@@ -216,6 +297,11 @@ fn text(matches: &ArgMatches, name: &str) -> Option<String> {
 
 fn count(matches: &ArgMatches, name: &str) -> usize {
     matches.get_one::<u64>(name).map_or(1, |count| usize::try_from(*count).unwrap_or(usize::MAX))
+}
+
+/// A switch that only some of the runs have.
+fn is_set(matches: &ArgMatches, name: &str) -> bool {
+    matches.try_get_one::<bool>(name).ok().flatten().copied().unwrap_or(false)
 }
 
 /// A length of time or a rate that can be run.

@@ -6,6 +6,7 @@
 //! | `resume`, `dialect` | the contract of design.md section 6: where a reader begins, and every byte it is sent |
 //! | `append`, `pages` | POST in all its forms; JSON pages, NDJSON, one event |
 //! | `errors`, `malformed` | problems, origins, the shapes of smuggling; ten thousand broken requests |
+//! | `bench` | the load generator, and that it finds what a server does wrong |
 //! | `slow` | clients that send or read slowly or not at all |
 //! | `regression` | one test for each bug there was |
 //!
@@ -13,6 +14,7 @@
 #![expect(clippy::unwrap_used, reason = "a test says what it expects by panicking")]
 
 mod append;
+mod bench;
 mod dialect;
 mod errors;
 mod malformed;
