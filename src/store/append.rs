@@ -11,6 +11,7 @@
 //! roll back is expected. `sqlx::Transaction` is not used: its depth count would refuse every later begin.
 
 use super::blocks::Indexed;
+use super::notes::Notes;
 use super::read::{from_sql, log_state, to_sql};
 use super::{CommitError, LogState, StoreError, row};
 use crate::event::{Content, Event, Seq, StreamName};
@@ -76,6 +77,7 @@ pub struct Appender {
     /// It has been said that the WAL is large, and is not said again until it was small.
     is_wal_large: bool,
     indexed: Indexed,
+    notes: Notes,
 }
 
 impl Appender {
@@ -85,11 +87,23 @@ impl Appender {
         page_bytes: u64,
         indexed: Indexed,
     ) -> Self {
-        Self { connection, folder, page_bytes, pages_since_checkpoint: 0, is_wal_large: false, indexed }
+        Self {
+            connection,
+            folder,
+            page_bytes,
+            pages_since_checkpoint: 0,
+            is_wal_large: false,
+            indexed,
+            notes: Notes::default(),
+        }
     }
 
     pub(super) fn connection(&mut self) -> &mut SqliteConnection {
         &mut self.connection
+    }
+
+    pub(super) fn notes(&mut self) -> &mut Notes {
+        &mut self.notes
     }
 
     pub(super) fn indexed(&self) -> &Indexed {
@@ -167,6 +181,7 @@ impl Appender {
         match result {
             Ok(_) => {
                 self.count_pages(events);
+                self.notes.add(events);
                 Ok(())
             }
             Err(error) => Err(self.roll_back(error.into()).await),

@@ -20,6 +20,7 @@
 mod append;
 mod blocks;
 mod error;
+mod notes;
 mod open;
 mod read;
 mod row;

@@ -162,7 +162,8 @@ impl Store {
                 let last_block = (through - 1) / BLOCK_SEQS;
                 let first_block = last_block.saturating_sub(blocks - 1).max(floor / BLOCK_SEQS);
                 blocks = (blocks * 4).min(blocks_max(selection));
-                let mut seqs = self.wanted_in(first_block, last_block, selection).await?;
+                let seqs = self.wanted_in(first_block, last_block, selection, Seq::MAX).await?;
+                let mut seqs = seqs.unwrap_or_default();
                 seqs.retain(|seq| *seq > floor && *seq <= through);
                 (seqs, (first_block * BLOCK_SEQS).max(floor))
             };

@@ -13,6 +13,8 @@ use super::{CommitError, StoreError};
 use crate::event::Seq;
 use sqlx::Row;
 
+/// Most events that one step deletes. *Source*: some 2 us each, so that an append waits for a few milliseconds.
+const STEP_EVENTS_MAX: Seq = 1_024;
 /// Most data that one step deletes, but for a single event that is larger. *Units*: bytes.
 const STEP_BYTES_MAX: i64 = 8 << 20;
 
@@ -52,7 +54,7 @@ impl Appender {
     /// *Errors*: as [`Appender::append`]. *Cancel safety*: none.
     pub async fn trim_step(&mut self, trimmed_seq: Seq, through: Seq) -> Result<Seq, CommitError> {
         let block_end = (trimmed_seq / BLOCK_SEQS + 1) * BLOCK_SEQS;
-        let mut step = through.min(block_end);
+        let mut step = through.min(block_end).min(trimmed_seq + STEP_EVENTS_MAX);
         while step > trimmed_seq + 1 && self.data_bytes(step).await? > STEP_BYTES_MAX {
             step = trimmed_seq + (step - trimmed_seq) / 2;
         }
