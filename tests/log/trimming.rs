@@ -196,7 +196,7 @@ async fn long_trim_goes_in_steps_with_appends_in_between_and_totals_are_true_aft
         5 | 9_000 => "rare",
         6_000 => "once",
         13_000.. => "late",
-        _ if seq % 3 == 0 => "third",
+        _ if seq.is_multiple_of(3) => "third",
         _ => "common",
     };
     let contents =

@@ -131,7 +131,7 @@ async fn read(log: &Log, cursor: Seq, selection: &Selection, through: Option<Seq
 async fn check(log: &Log, layout: Layout, trimmed: Seq, selections: &[(Selection, Index, u64)]) {
     for (selection, index, count) in selections {
         let cursor = index.index(layout.events as usize + 1) as Seq;
-        let through = (count % 2 == 0).then_some(layout.events - count.min(&layout.events));
+        let through = count.is_multiple_of(2).then_some(layout.events - count.min(&layout.events));
         let matches = |name: &str, patterns: &[Pattern]| {
             patterns.is_empty() || patterns.iter().any(|pattern| pattern.matches(name))
         };
