@@ -76,7 +76,6 @@ pub(crate) trait Exchange {
 
 /// As fast as acked, over so many connections.
 pub(crate) async fn append<P: Exchange>(
-    name: &str,
     connections: usize,
     seconds: f64,
     connect: impl AsyncFn() -> P,
@@ -104,7 +103,6 @@ pub(crate) async fn append<P: Exchange>(
     let latencies = latencies.into_inner();
     let spent = before.into_inner().flatten().zip(Watched::this().cpu_us()).map(|(from, to)| to - from);
     let mut report = Report::new("append");
-    report.set("server", name);
     report.set("connections", connections);
     report.set_measured("acks_per_second", latencies.count() as f64 / seconds);
     report.set_latencies("ack", &latencies);
@@ -113,7 +111,7 @@ pub(crate) async fn append<P: Exchange>(
 }
 
 /// Reads everything with so many readers at a time.
-pub(crate) async fn replay(name: &str, events: u64, readers: usize, read: impl AsyncFn() -> u64) -> Report {
+pub(crate) async fn replay(events: u64, readers: usize, read: impl AsyncFn() -> u64) -> Report {
     let start = now();
     let seconds: Vec<f64> = join_all((0..readers).map(|_| async {
         assert_eq!(read().await, events, "every event comes once");
@@ -122,7 +120,6 @@ pub(crate) async fn replay(name: &str, events: u64, readers: usize, read: impl A
     .await;
     let slowest = seconds.iter().copied().fold(0.0, f64::max);
     let mut report = Report::new("replay");
-    report.set("server", name);
     report.set("readers", readers);
     report.set("events", events * readers as u64);
     report.set_measured("events_per_second", (events * readers as u64) as f64 / slowest);

@@ -34,25 +34,25 @@ fn main() {
         ["nats-append", address, connections, seconds] => {
             one_thread.block_on(nats::prepare(address));
             let connect = async || nats::Producer::connect(address).await;
-            let run = drive::append("nats", connections.parse().unwrap(), seconds.parse().unwrap(), connect);
+            let run = drive::append(connections.parse().unwrap(), seconds.parse().unwrap(), connect);
             println!("{}", one_thread.block_on(run).json());
         }
         ["redis-append", address, connections, seconds] => {
             let connect = async || redis::Producer::connect(address).await;
-            let run = drive::append("redis", connections.parse().unwrap(), seconds.parse().unwrap(), connect);
+            let run = drive::append(connections.parse().unwrap(), seconds.parse().unwrap(), connect);
             println!("{}", one_thread.block_on(run).json());
         }
         ["nats-replay", address, events, readers] => {
             let (events, readers) = (events.parse().unwrap(), readers.parse().unwrap());
             one_thread.block_on(nats::fill(address, events));
             let read = async || nats::read(address, events).await;
-            println!("{}", one_thread.block_on(drive::replay("nats", events, readers, read)).json());
+            println!("{}", one_thread.block_on(drive::replay(events, readers, read)).json());
         }
         ["redis-replay", address, events, readers] => {
             let (events, readers) = (events.parse().unwrap(), readers.parse().unwrap());
             one_thread.block_on(redis::fill(address, events));
             let read = async || redis::read(address, events).await;
-            println!("{}", one_thread.block_on(drive::replay("redis", events, readers, read)).json());
+            println!("{}", one_thread.block_on(drive::replay(events, readers, read)).json());
         }
         ["fsync", file] => println!("{}", fsync::measure(file).json()),
         _ => panic!("see the first lines of benches/peers/main.rs for the arguments"),

@@ -1,0 +1,1 @@
+"""The suite behind scripts/bench: standard library only."""
