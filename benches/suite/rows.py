@@ -177,8 +177,8 @@ def herd(suite):
     """Five thousand readers come back at once."""
     for round in range(suite.rounds):
         with peers.evertail() as server:
-            suite.bench('herd', server, 'tail', *at_evertail(server), '--reconnect', '--rate', 20, '--readers', 5000,
-                        '--seconds', suite.length(6), labels={'round': round, 'readers': 5000})
+            suite.bench('herd', server, 'tail', *at_evertail(server), '--reconnect', '--rate', 5, '--readers', 5000,
+                        '--seconds', 8, labels={'round': round, 'readers': 5000})
 
 
 def growth(suite):

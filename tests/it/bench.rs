@@ -246,3 +246,16 @@ async fn what_a_server_loses_repeats_or_reorders_is_found() {
         }
     }
 }
+
+#[test]
+fn help_says_what_can_be_run() {
+    let mut command = evertail::cli::command().term_width(110);
+    command.build();
+    let bench = command.find_subcommand_mut("bench").unwrap();
+    let mut shown = bench.render_long_help().to_string();
+    for name in ["append", "tail", "replay", "mixed"] {
+        let run = bench.find_subcommand_mut(name).unwrap();
+        shown.push_str(&format!("\n---- {name}\n{}", run.render_help()));
+    }
+    insta::assert_snapshot!(shown);
+}
