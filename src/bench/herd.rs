@@ -7,7 +7,7 @@ use super::figures::Latencies;
 use super::mark::now;
 use super::pace::Schedule;
 use super::producer::{Appending, fill};
-use super::reader::Reading;
+use super::reader::{Reader, Reading};
 use super::report::Report;
 use super::request::Shape;
 use super::tail::TailRun;
@@ -59,8 +59,8 @@ pub async fn run(options: &TailRun) -> Result<Report, BenchError> {
 
     appending.phase.store(1, Ordering::Relaxed);
     let dropped = now();
-    come_back(&mut crowd, &appending);
-    let live = wait_until_live(&crowd, dropped).await;
+    let owed = come_back(&mut crowd, &appending);
+    let (opened, live) = wait_until_live(&crowd, dropped).await;
     appending.phase.store(2, Ordering::Relaxed);
     let during = (now() - dropped) as f64 / 1e9;
     tokio::time::sleep(Duration::from_secs_f64(1.0)).await;
@@ -79,8 +79,11 @@ pub async fn run(options: &TailRun) -> Result<Report, BenchError> {
     report.set("readers", options.readers);
     report.set_measured("rate_per_second", rate);
     report.set_measured("connected_after_seconds", connected);
+    report.set_measured("all_opened_after_seconds", opened);
     report.set_measured("all_live_after_seconds", live.max_us() / 1e6);
     report.set_measured("live_per_second", options.readers as f64 / (live.max_us() / 1e6));
+    report.set("caught_up_events", owed);
+    report.set_measured("caught_up_per_second", owed as f64 / (live.max_us() / 1e6));
     report.set_latencies("live", &live);
     report.set_measured("herd_seconds", during);
     let empty = Latencies::default();
@@ -111,16 +114,19 @@ async fn filled(options: &TailRun) -> Result<Arc<Appending>, BenchError> {
     Ok(filling)
 }
 
-/// Drops every stream and opens it again at once, with cursors spread over the last events.
-fn come_back(crowd: &mut Crowd, appending: &Appending) {
+/// Drops every stream and opens it again at once, with cursors spread over the last events. How many events that asks
+/// for.
+fn come_back(crowd: &mut Crowd, appending: &Appending) -> u64 {
     for task in crowd.tasks.drain(..) {
         task.abort();
     }
     let newest = appending.acked[0].load(Ordering::Relaxed);
     let count = crowd.readers.len() as u64;
+    let mut owed = 0;
     for (index, reader) in (0..).zip(&crowd.readers) {
         let back = 1 + index * (CURSORS - 1) / count;
         let number = newest.saturating_sub(back);
+        owed += back;
         reader.order().rewind(0, number);
         reader.live_from.store(newest, Ordering::Relaxed);
         reader.live_at.store(0, Ordering::Relaxed);
@@ -128,17 +134,25 @@ fn come_back(crowd: &mut Crowd, appending: &Appending) {
         let following = Arc::clone(&crowd.reading).follow(Arc::clone(reader), Some(cursor), None);
         crowd.tasks.push(tokio::spawn(following));
     }
+    owed
 }
 
-/// Waits until every reader has all that was there when it was dropped; how long each took.
-async fn wait_until_live(crowd: &Crowd, dropped: u64) -> Latencies {
-    let is_live = |reader: &Arc<super::reader::Reader>| reader.live_at.load(Ordering::Relaxed) > 0;
+/// Waits until every reader has all that was there when it was dropped. After how many seconds all were answered, and
+/// how long each took.
+async fn wait_until_live(crowd: &Crowd, dropped: u64) -> (Option<f64>, Latencies) {
+    let is_live = |reader: &Arc<Reader>| reader.live_at.load(Ordering::Relaxed) > 0;
+    // Each was opened once before.
+    let all = 2 * crowd.readers.len() as u64;
+    let mut opened = None;
     while !crowd.readers.iter().all(is_live) && now() - dropped < LIVE_MAX {
+        if opened.is_none() && crowd.reading.opened.load(Ordering::Relaxed) >= all {
+            opened = Some((now() - dropped) as f64 / 1e9);
+        }
         tokio::time::sleep(LOOK).await;
     }
     let mut live = Latencies::default();
     for reader in crowd.readers.iter().filter(|reader| is_live(reader)) {
         live.record(reader.live_at.load(Ordering::Relaxed).saturating_sub(dropped));
     }
-    live
+    (opened.or(Some(live.max_us() / 1e6)), live)
 }
