@@ -111,7 +111,8 @@ impl EventStream {
                 chunk = self.next() => chunk,
             };
             let Some(chunk) = chunk else { break };
-            transfer.send(&chunk).await?;
+            let (sent, ()) = tokio::join!(transfer.send(&chunk), self.reader.read_ahead());
+            sent?;
             if self.is_over {
                 break;
             }

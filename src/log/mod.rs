@@ -120,15 +120,16 @@ pub enum AppendError {
 }
 
 impl Log {
-    /// Opens the log, loads the recent window and starts the writer.
+    /// Opens the log, starts the writer, and begins to load the recent window.
     ///
     /// *Errors*: see [`OpenError`]. *Cancel safety*: safe.
     pub async fn open(settings: LogSettings) -> Result<(Self, LogTask), OpenError> {
         let opened = store::open(&settings.store).await?;
         let state = opened.state;
         let window = Window::new(settings.window_bytes_max, state.last_seq);
+        // The newest page now, for whoever comes at once; the rest beside the writer, so that a start takes no longer for it.
         window
-            .load(&opened.store, state.trimmed_seq, state.last_seq)
+            .load_page(&opened.store, state.trimmed_seq)
             .await
             .map_err(|source| OpenError::Sqlite { path: settings.store.file.clone(), source })?;
         let bounds = Bounds { first_seq: state.trimmed_seq + 1, last_seq: state.last_seq };
@@ -143,7 +144,9 @@ impl Log {
             catch_up: Semaphore::new(settings.catch_up_pages_max),
         });
         let (queue, commands) = mpsc::channel(settings.queue_requests_max);
-        let writer = Writer::new(opened.appender, opened.lock, shared.clone(), commands, &settings, &state);
+        let loading = tokio::spawn(load_window(shared.clone(), state.trimmed_seq));
+        let writer =
+            Writer::new(opened.appender, opened.lock, shared.clone(), commands, loading, &settings, &state);
         let task = tokio::spawn(writer.run());
         Ok((Self { shared, queue }, LogTask { task }))
     }
@@ -228,6 +231,26 @@ impl Log {
     pub async fn close(&self) {
         // An error means that the writer is gone already.
         let _ = self.queue.send(Command::Close).await;
+    }
+}
+
+/// Fills the recent window, page by page and in turn with readers. The writer stops it when it ends.
+async fn load_window(shared: Arc<Shared>, trimmed_seq: Seq) {
+    loop {
+        let turn = shared.catch_up.acquire().await.expect("the semaphore is never closed");
+        let loaded = shared.window.load_page(&shared.store, trimmed_seq).await;
+        drop(turn);
+        match loaded {
+            Ok(true) => {}
+            Ok(false) => return,
+            Err(error) => {
+                tracing::warn!(
+                    error = &error as &dyn std::error::Error,
+                    "the recent window was not loaded; readers who come back are served from the table"
+                );
+                return;
+            }
+        }
     }
 }
 

@@ -61,7 +61,7 @@ const PAGE_EVENTS_MAX: usize = 1_000;
 /// What an event is taken to be in a reader's first page. *Units*: bytes.
 const EVENT_BYTES_EXPECTED: usize = 512;
 
-/// One open reader. It holds its cursor and no events.
+/// One open reader. It holds its cursor and, while it catches up, one page.
 #[derive(Debug)]
 pub struct Reader {
     shared: Arc<Shared>,
@@ -70,6 +70,10 @@ pub struct Reader {
     remaining: u64,
     /// What an event was in the page before: the table is asked for about as many as fit into the next. *Units*: bytes.
     event_bytes: usize,
+    /// The last page was one of the table, so the next will be one too.
+    is_catching_up: bool,
+    /// A page of the table that was read ahead. Not given yet: the cursor stands before it.
+    ahead: Option<Page>,
     options: ReaderOptions,
 }
 
@@ -77,7 +81,16 @@ impl Reader {
     pub(super) fn new(shared: Arc<Shared>, cursor: Seq, options: ReaderOptions) -> Self {
         let pulse = shared.pulse.subscribe();
         let remaining = options.limit.unwrap_or(u64::MAX);
-        Self { shared, pulse, cursor, remaining, event_bytes: EVENT_BYTES_EXPECTED, options }
+        Self {
+            shared,
+            pulse,
+            cursor,
+            remaining,
+            event_bytes: EVENT_BYTES_EXPECTED,
+            is_catching_up: false,
+            ahead: None,
+            options,
+        }
     }
 
     /// Everything up to here was given, told as a gap, or not wanted.
@@ -91,6 +104,9 @@ impl Reader {
     /// *Cancel safety*: safe; the cursor moves only with the value that is returned.
     pub async fn next(&mut self) -> Result<Step, ReadError> {
         loop {
+            if let Some(page) = self.ahead.take() {
+                return Ok(Step::Page(self.take(page)));
+            }
             let bounds = *self.shared.bounds.borrow();
             if self.remaining == 0 || self.options.through.is_some_and(|through| self.cursor >= through) {
                 return Ok(Step::End);
@@ -104,17 +120,36 @@ impl Reader {
             }
             if let Some(recent) = self.shared.window.after(self.cursor, self.options.page_bytes_max) {
                 let page = self.page(recent.iter().map(Arc::as_ref), through, None);
+                self.is_catching_up = false;
                 // A reader far behind in a busy window must not keep the thread to itself.
                 tokio::task::consume_budget().await;
                 return Ok(Step::Page(self.take(page)));
             }
             // In a box, so that a live reader does not carry along the room of a query.
             match Box::pin(self.catch_up(through)).await {
-                Ok(Some(page)) => return Ok(Step::Page(self.take(page))),
+                Ok(Some(page)) => {
+                    self.is_catching_up = true;
+                    return Ok(Step::Page(self.take(page)));
+                }
                 // Trimmed while it was read: look at the bounds again, and tell the gap.
                 Ok(None) => {}
                 Err(source) => return Err(ReadError { cursor: self.cursor, source }),
             }
+        }
+    }
+
+    /// While a page of the table is being sent: reads the next one. Elsewhere it does nothing.
+    ///
+    /// What goes wrong here goes wrong again, and is told, in [`Reader::next`].
+    /// *Cancel safety*: safe; what was read is read again.
+    pub async fn read_ahead(&mut self) {
+        if !self.is_catching_up || self.ahead.is_some() || self.remaining == 0 {
+            return;
+        }
+        let last_seq = self.shared.bounds.borrow().last_seq;
+        let through = self.options.through.unwrap_or(Seq::MAX).min(last_seq);
+        if self.cursor < through && !self.shared.window.reaches(self.cursor) {
+            self.ahead = Box::pin(self.catch_up(through)).await.ok().flatten();
         }
     }
 

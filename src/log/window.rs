@@ -11,7 +11,7 @@ use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 #[derive(Debug)]
 pub(super) struct Window {
     bytes_max: usize,
-    /// Held for a few pointer copies: by the writer to push, by readers to take. Nothing waits under it.
+    /// Held for a few pointer copies: by the writer and the loader to push, by readers to take. Nothing waits under it.
     inner: RwLock<Inner>,
 }
 
@@ -33,40 +33,36 @@ impl Window {
         Self { bytes_max, inner: RwLock::new(Inner { frames: VecDeque::new(), bytes: 0, floor: last_seq }) }
     }
 
-    /// Fills the window backward from the end of the log, so that readers who come back after a restart are served
-    /// from memory.
-    pub(super) async fn load(
-        &self,
-        store: &Store,
-        trimmed_seq: Seq,
-        last_seq: Seq,
-    ) -> Result<(), StoreError> {
+    /// Adds the next older page of the table below the floor, so that readers who come back after a restart are served
+    /// from memory. False when there is none, or no room for it. May run beside the writer, which fills the window from
+    /// the other end.
+    pub(super) async fn load_page(&self, store: &Store, trimmed_seq: Seq) -> Result<bool, StoreError> {
         let limits = PageLimits { events_max: LOAD_EVENTS as usize, bytes_max: self.bytes_max };
-        let (mut through, mut step) = (last_seq, LOAD_EVENTS);
-        while through > trimmed_seq {
-            let after = through.saturating_sub(step).max(trimmed_seq);
-            let page = store.page(after, through, &Selection::all(), limits).await?;
-            if page.scanned_to < through && step > 1 {
+        let floor = self.read().floor;
+        let mut step = LOAD_EVENTS;
+        while floor > trimmed_seq {
+            let after = floor.saturating_sub(step).max(trimmed_seq);
+            let page = store.page(after, floor, &Selection::all(), limits).await?;
+            if page.scanned_to < floor && step > 1 {
                 // Large events: the page was cut before it reached what is already loaded.
                 step /= 2;
                 continue;
             }
-            if !self.push_front(Arc::new(Frames::encode(&page.events)), after) {
-                break;
-            }
-            through = after;
+            // What is trimmed by now is missing from the page.
+            let is_whole = page.trimmed_seq <= after;
+            return Ok(is_whole && self.push_front(Arc::new(Frames::encode(&page.events)), after, floor));
         }
-        Ok(())
+        Ok(false)
     }
 
-    /// Adds older events below the floor; false, and nothing added, if they do not fit.
-    fn push_front(&self, frames: Arc<Frames>, floor: Seq) -> bool {
+    /// Lowers the floor by the events between; false, and nothing added, if they do not fit or the floor has moved.
+    fn push_front(&self, frames: Arc<Frames>, after: Seq, floor: Seq) -> bool {
         let mut inner = self.write();
         let bytes = frames.size_bytes();
-        let fits = inner.bytes + bytes <= self.bytes_max;
+        let fits = inner.floor == floor && inner.bytes + bytes <= self.bytes_max;
         if fits {
             inner.bytes += bytes;
-            inner.floor = floor;
+            inner.floor = after;
             inner.frames.push_front(frames);
         }
         fits
@@ -97,6 +93,7 @@ impl Window {
             };
             let joined = Arc::new(last.join(&newest));
             let mut inner = self.write();
+            // The loader adds at the other end only.
             inner.bytes -= last.size_bytes() + newest.size_bytes();
             inner.bytes += joined.size_bytes();
             let kept = inner.frames.len() - 2;
@@ -111,6 +108,11 @@ impl Window {
         while inner.frames.front().and_then(|f| f.first_seq()).is_some_and(|first| first <= through) {
             inner.drop_oldest();
         }
+    }
+
+    /// Whether the window holds what follows the cursor.
+    pub(super) fn reaches(&self, cursor: Seq) -> bool {
+        cursor >= self.read().floor
     }
 
     /// What follows the cursor, as whole frames up to about so many bytes; `None` if the window does not reach back

@@ -13,6 +13,7 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::mpsc::error::TryRecvError;
 use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot};
+use tokio::task::JoinHandle;
 use tokio::time::{Instant, Interval, MissedTickBehavior};
 
 /// Most events of one commit, unless a single request has more. Beyond this a larger commit is no faster for each event
@@ -80,6 +81,8 @@ pub(super) struct Writer {
     /// Ticks while the writer is idle: time to look for commits of other processes.
     idle: Interval,
     data_version: Option<i64>,
+    /// Fills the recent window; ends by itself, or with the writer.
+    loading: JoinHandle<()>,
     /// Keeps other servers off the file until this task has ended.
     _lock: File,
 }
@@ -93,6 +96,7 @@ impl Writer {
         lock: File,
         shared: Arc<Shared>,
         commands: mpsc::Receiver<Command>,
+        loading: JoinHandle<()>,
         settings: &LogSettings,
         state: &LogState,
     ) -> Self {
@@ -109,6 +113,7 @@ impl Writer {
             disk_free_bytes_min: settings.disk_free_bytes_min,
             idle,
             data_version: None,
+            loading,
             _lock: lock,
         }
     }
@@ -116,7 +121,10 @@ impl Writer {
     /// Runs until the log is closed or fails. Whatever waits in the queue when it fails is answered `Unavailable`, by
     /// the end of its reply channel.
     pub(super) async fn run(mut self) -> Result<(), LogFailed> {
-        match self.work().await {
+        let worked = self.work().await;
+        self.loading.abort();
+        let _ = (&mut self.loading).await;
+        match worked {
             Ok(()) => {
                 self.shared.store.close().await;
                 if let Err(error) = self.appender.close().await {
