@@ -39,8 +39,11 @@ impl Window {
     pub(super) async fn load_page(&self, store: &Store, trimmed_seq: Seq) -> Result<bool, StoreError> {
         let limits = PageLimits { events_max: LOAD_EVENTS as usize, bytes_max: self.bytes_max };
         let floor = self.read().floor;
+        if floor <= trimmed_seq {
+            return Ok(false);
+        }
         let mut step = LOAD_EVENTS;
-        while floor > trimmed_seq {
+        loop {
             let after = floor.saturating_sub(step).max(trimmed_seq);
             let page = store.page(after, floor, &Selection::all(), limits).await?;
             if page.scanned_to < floor && step > 1 {
@@ -52,7 +55,6 @@ impl Window {
             let is_whole = page.trimmed_seq <= after;
             return Ok(is_whole && self.push_front(Arc::new(Frames::encode(&page.events)), after, floor));
         }
-        Ok(false)
     }
 
     /// Lowers the floor by the events between; false, and nothing added, if they do not fit or the floor has moved.
