@@ -191,6 +191,7 @@ fn window(criterion: &mut Criterion) {
         queue_bytes_max: 64 << 20,
         window_bytes_max: 64 << 20,
         disk_free_bytes_min: 0,
+        retention_events: None,
         catch_up_pages_max: 1,
         notice_interval: Duration::from_secs(1),
     };

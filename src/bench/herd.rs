@@ -53,7 +53,7 @@ pub async fn run(options: &TailRun) -> Result<Report, BenchError> {
     let appending = Arc::new(appending);
     let producing = tokio::spawn({
         let appending = Arc::clone(&appending);
-        async move { appending.run().await }
+        async move { appending.run_apart().await }
     });
     tokio::time::sleep(Duration::from_nanos(until.saturating_sub(now()))).await;
 

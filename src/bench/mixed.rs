@@ -74,7 +74,7 @@ pub async fn run(options: &MixedRun) -> Result<Report, BenchError> {
     if let Some(file) = &options.file {
         beside.spawn(watch_wal(wal_of(file), Arc::clone(&wal_max)));
     }
-    let producing = appending.run();
+    let producing = appending.run_apart();
     tokio::pin!(producing);
     loop {
         tokio::select! {

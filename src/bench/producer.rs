@@ -11,6 +11,7 @@ use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
+use tokio::runtime::{Builder, Runtime};
 use tokio::task::JoinSet;
 
 /// How long requests that are late may still be sent when the run is over. *Units*: nanoseconds.
@@ -80,6 +81,17 @@ pub struct Distance {
     pub given_up: AtomicU64,
 }
 
+/// A runtime that ends when it is dropped, which one within another must not do in the usual way.
+struct Apart(Option<Runtime>);
+
+impl Drop for Apart {
+    fn drop(&mut self) {
+        if let Some(runtime) = self.0.take() {
+            runtime.shutdown_background();
+        }
+    }
+}
+
 impl Appending {
     /// Nothing sent yet; to be changed before it is shared.
     pub fn new(target: Target, shape: Shape, connections: usize, until: u64) -> Self {
@@ -129,6 +141,20 @@ impl Appending {
             ended.expect("a producer does not panic")?;
         }
         Ok(())
+    }
+
+    /// As [`Appending::run`], on a thread of its own: the time that this process needs to read for thousands must not
+    /// count as the server's.
+    ///
+    /// *Cancel safety*: dropped, it ends the producers.
+    pub async fn run_apart(self: &Arc<Self>) -> Result<(), BenchError> {
+        let runtime = Builder::new_multi_thread().worker_threads(1).enable_all().build();
+        let runtime = Apart(Some(
+            runtime.map_err(|source| BenchError::Connection { what: "starting a thread", source })?,
+        ));
+        let appending = Arc::clone(self);
+        let running = runtime.0.as_ref().map(|runtime| runtime.spawn(async move { appending.run().await }));
+        running.expect("it is there until it is dropped").await.expect("a producer does not panic")
     }
 
     fn count(&self, mark: &Mark, events: u64) {

@@ -73,7 +73,7 @@ pub async fn run(options: &TailRun) -> Result<Report, BenchError> {
         }
     }
     let appending = Arc::new(appending);
-    appending.run().await?;
+    appending.run_apart().await?;
     let appended_seconds = (now() - start) as f64 / 1e9;
     let appended = appending.total();
     crowd.wait_for(appended * options.readers as u64, options.grace_seconds).await;

@@ -162,6 +162,7 @@ fn log_settings(config: &Config) -> LogSettings {
         queue_bytes_max: config.queue_bytes_max,
         window_bytes_max: config.window_bytes_max,
         disk_free_bytes_min: config.disk_free_bytes_min,
+        retention_events: config.retention_events,
         catch_up_pages_max: config.catch_up_pages_max,
         notice_interval: NOTICE_INTERVAL,
     }

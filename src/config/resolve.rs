@@ -60,6 +60,7 @@ pub struct Config {
     pub send_buffer_bytes: usize,
     pub busy_timeout: Duration,
     pub disk_free_bytes_min: u64,
+    pub retention_events: Option<u64>,
     pub drain_timeout: Duration,
     pub log_filter: String,
     pub log_format: LogFormat,
@@ -125,6 +126,8 @@ pub fn resolve(raw: &Raw, state_directory: Option<PathBuf>) -> Result<Config, Co
         send_buffer_bytes: r.bytes(&table::SEND_BUFFER_BYTES, 4 << 10, 16 << 20) as usize,
         busy_timeout: r.seconds(&table::BUSY_TIMEOUT_SECONDS, 1, 600),
         disk_free_bytes_min: r.bytes(&table::DISK_FREE_BYTES_MIN, 0, 1 << 40),
+        retention_events: Some(r.number(&table::RETENTION_EVENTS, 0, 1_000_000_000_000))
+            .filter(|count| *count > 0),
         drain_timeout: r.seconds(&table::DRAIN_SECONDS, 0, 600),
         log_filter: r.text(&table::LOG),
         log_format: r.choice(

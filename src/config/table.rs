@@ -133,6 +133,10 @@ settings! {
         "Free space below which appends are refused with 507, in bytes, so that checkpoints and trimming still work.",
         "0 to 1TiB",
         "Smaller on a small disk.";
+    RETENTION_EVENTS: "EVERTAIL_RETENTION_EVENTS" = "0",
+        "How many of the newest events are kept, and up to 1,024 more; older ones are trimmed, and 0 keeps all.",
+        "0 to 1000000000000",
+        "To bound the file: without it the log grows for ever.";
     DRAIN_SECONDS: "EVERTAIL_DRAIN_SECONDS" = "10",
         "How long requests may take to end when the server stops, in seconds.",
         "0 to 600",

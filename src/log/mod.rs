@@ -48,6 +48,8 @@ pub struct LogSettings {
     pub window_bytes_max: usize,
     /// Appends are refused below this much free disk. *Units*: bytes.
     pub disk_free_bytes_min: u64,
+    /// The newest events that are kept, and up to 1,024 more; older ones are trimmed. `None` keeps all.
+    pub retention_events: Option<u64>,
     /// Pages that all readers together may be reading from the table at one time.
     pub catch_up_pages_max: usize,
     /// How often the writer looks for commits of other processes while it is idle.

@@ -21,6 +21,8 @@ use tokio::time::{Instant, Interval, MissedTickBehavior};
 const BATCH_EVENTS_MAX: usize = 1_024;
 /// Most content of one commit, unless a single request has more. *Units*: bytes.
 const BATCH_BYTES_MAX: usize = 8 << 20;
+/// How many events more than it must keep the log may hold, so that trimming is a step for many appends.
+const RETENTION_STEP: Seq = 1_024;
 /// Events of other processes that are published at a time.
 const NOTICE_LIMITS: PageLimits = PageLimits { events_max: 1_000, bytes_max: 4 << 20 };
 
@@ -78,6 +80,8 @@ pub(super) struct Writer {
     position: Position,
     pulse: Pulse,
     disk_free_bytes_min: u64,
+    /// Older events are trimmed; `None` keeps all.
+    retention_events: Option<u64>,
     /// Ticks while the writer is idle: time to look for commits of other processes.
     idle: Interval,
     data_version: Option<i64>,
@@ -111,6 +115,7 @@ impl Writer {
             position: Position { last_seq: state.last_seq, last_created_at: state.last_created_at },
             pulse: Pulse::new(),
             disk_free_bytes_min: settings.disk_free_bytes_min,
+            retention_events: settings.retention_events,
             idle,
             data_version: None,
             loading,
@@ -183,7 +188,7 @@ impl Writer {
         if let Some(command) = self.carried.take() {
             return Ok(Some(command));
         }
-        while !self.trims.is_empty() {
+        while !self.trims.is_empty() || self.beyond_retention().is_some() {
             match self.commands.try_recv() {
                 Ok(command) => return Ok(Some(command)),
                 Err(TryRecvError::Empty) => {
@@ -368,6 +373,13 @@ impl Writer {
         self.pulse.want();
     }
 
+    /// The last seq that retention does not keep, once there is a step's worth of such.
+    fn beyond_retention(&self) -> Option<Seq> {
+        let kept = self.retention_events?;
+        let trimmed_seq = self.shared.bounds.borrow().first_seq - 1;
+        Some(self.position.last_seq.saturating_sub(kept)).filter(|seq| *seq >= trimmed_seq + RETENTION_STEP)
+    }
+
     /// A trim of what there is now.
     fn bounded(&self, trim: Trim) -> Trim {
         Trim { through: trim.through.min(self.shared.bounds.borrow().last_seq), ..trim }
@@ -375,7 +387,8 @@ impl Writer {
 
     /// One step of what is to be trimmed: trims, then tells the readers, then whoever has all that was asked for.
     async fn trim_step(&mut self) -> Result<(), Failure> {
-        let Some(through) = self.trims.iter().map(|trim| trim.through).max() else { return Ok(()) };
+        let asked = self.trims.iter().map(|trim| trim.through).max();
+        let Some(through) = asked.max(self.beyond_retention()) else { return Ok(()) };
         let trimmed_seq = self.shared.bounds.borrow().first_seq - 1;
         if through > trimmed_seq {
             match self.appender.trim_step(trimmed_seq, through).await {
@@ -386,6 +399,7 @@ impl Writer {
                 }
                 Err(error) => {
                     let Some(refusal) = refuse(&error) else { return Err(("trimming", error)) };
+                    tracing::warn!(error = &error as &dyn std::error::Error, "nothing was trimmed");
                     for trim in self.trims.drain(..) {
                         let _ = trim.reply.send(Err(refusal()));
                     }

@@ -41,6 +41,7 @@ impl Place {
             queue_bytes_max: 64 << 20,
             window_bytes_max: 1 << 20,
             disk_free_bytes_min: 0,
+            retention_events: None,
             catch_up_pages_max: 2,
             notice_interval: Duration::from_millis(1),
         }

@@ -254,3 +254,31 @@ async fn step_of_a_trim_is_bounded_in_bytes() {
     }
     assert_eq!(trimmed, [0, 1, 3, 4, 5]);
 }
+
+#[tokio::test]
+async fn retention_keeps_the_newest_events_and_little_more() {
+    const KEPT: u64 = 100;
+    let place = Place::new();
+    let mut settings = place.settings();
+    settings.retention_events = Some(KEPT);
+    let (log, task) = open(settings.clone()).await;
+    let mut other = place.other_process().await;
+    for round in 1..=30 {
+        append(&log, vec![content("a", None, "1"); 200]).await.unwrap();
+        // What is due after one request is done before the next is taken.
+        append(&log, [content("b", None, "1")]).await.unwrap();
+        let Bounds { first_seq, last_seq } = log.bounds();
+        assert_eq!(last_seq, round * 201);
+        let held = last_seq + 1 - first_seq;
+        assert!(held >= KEPT.min(last_seq) && held <= KEPT + 1_024 + 201, "{held} of {last_seq}");
+        assert!(stored(&mut other).await.len() as u64 >= KEPT.min(last_seq));
+    }
+    assert!(log.bounds().first_seq > 1_024);
+    close(log, task).await;
+
+    settings.retention_events = None;
+    let (log, task) = open(settings).await;
+    append_count(&log, 2_000).await;
+    assert!(log.bounds().last_seq + 1 - log.bounds().first_seq > 2_000, "nothing more is trimmed");
+    close(log, task).await;
+}
