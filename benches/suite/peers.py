@@ -79,11 +79,11 @@ def wait_for_port(process, folder):
         time.sleep(0.01)
 
 
-def evertail(binary=None, keep=None, name='evertail'):
+def evertail(binary=None, keep=None, name='evertail', flags=()):
     """With its defaults, but for room for ten thousand readers and the connection that appends."""
     def command(folder):
         return [binary or tools.EVERTAIL, 'serve', '--listen', f'127.0.0.1:{PORT}', '--file', folder / 'evertail.db',
-                '--connections-max', '12000', '--log', 'error']
+                '--connections-max', '12000', '--log', 'error', *flags]
 
     return running(name, command, keep=keep, env={'PATH': os.environ['PATH']})
 

@@ -96,14 +96,15 @@ def generator(suite):
 
 
 def sustained(suite):
-    """Two minutes at half of what it can, with 64 readers of history."""
+    """Two minutes at half of what it can, with trimming, and with 64 readers of history."""
     capacity = suite.results.median('append', 'evertail', 'acks_per_second', connections=256)
     with peers.evertail() as server:
         if not capacity:
             probe = suite.bench('capacity', server, 'append', *at_evertail(server), '--connections', 256, '--seconds', 3)
             capacity = probe['acks_per_second']
     for catch_up in (0, 64):
-        with peers.evertail() as server:
+        # Half a minute's worth is kept, so that most of the time what comes is what goes.
+        with peers.evertail(flags=['--retention-events', int(capacity / 2 * suite.length(30))]) as server:
             suite.bench('sustained', server, 'mixed', *at_evertail(server), '--rate', int(capacity / 2), '--connections', 256,
                         '--readers', 1, '--catch-up', catch_up, '--seconds', 120 if not suite.is_quick else 15,
                         '--file', server.folder / 'evertail.db', labels={'catch_up': catch_up})

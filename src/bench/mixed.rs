@@ -119,16 +119,17 @@ pub async fn run(options: &MixedRun) -> Result<Report, BenchError> {
     Ok(report)
 }
 
-/// One reader of history: the whole log up to what was its end when the reader began, then again.
+/// One reader of history: the whole log up to what was its end when the reader began, then again. What is trimmed
+/// before it gets there is a gap to it, and no fault.
 async fn read_again_and_again(target: Target, history: Arc<History>) -> Result<(), BenchError> {
-    let whole = target.at("/api/v1/events?after=0");
+    let whole = target.at("/api/v1/events?since=1970-01-01T00:00:00Z");
     loop {
         let last = last_seq(&whole).await?;
         if last == 0 {
             tokio::time::sleep(WAL_LOOK).await;
             continue;
         }
-        let Read { wrong, .. } = read_numbers(&whole, Form::Sse, last, false, &history.events).await?;
+        let Read { wrong, .. } = read_numbers(&whole, Form::Sse, last, true, &history.events).await?;
         history.wrong.fetch_add(wrong, Ordering::Relaxed);
         history.passes.fetch_add(1, Ordering::Relaxed);
     }

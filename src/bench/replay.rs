@@ -132,7 +132,7 @@ async fn prepare(options: &ReplayRun) -> Result<Read, BenchError> {
 
 /// Newest seq of an Evertail server.
 pub(crate) async fn last_seq(server: &Target) -> Result<u64, BenchError> {
-    let (head, body) = fetch(&server.at("/api/v1/events?limit=1"), "Accept: application/json\r\n").await?;
+    let (head, body) = fetch(&server.at("/api/v1/events?last=1"), "Accept: application/json\r\n").await?;
     if head.status != 200 {
         let body = String::from_utf8_lossy(&body).into_owned();
         return Err(BenchError::Refused { status: head.status, body });

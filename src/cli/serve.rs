@@ -20,7 +20,7 @@ const DESCRIPTORS_RESERVED: u64 = 128;
 /// What the threads of open streams give way by. *Units*: nice levels.
 ///
 /// *Source*: measured with 10,000 readers and 10 events/s: without it an ack waits for the readers of the event before.
-const STREAM_NICENESS: i32 = 5;
+const STREAM_NICENESS: i32 = 10;
 /// How often an idle writer looks for events of other processes.
 ///
 /// *Source*: a look costs 32 us, so 40 a second are about 0.1% of a core.
