@@ -58,14 +58,14 @@ pub(super) async fn run(matches: &ArgMatches) -> Result<Exit, Failure> {
         "serving"
     );
 
-    let streams = stream_runtime()?;
+    let streams = StreamThreads::start()?;
     let (closing, closing_seen) = watch::channel(None);
     let service = Service::new(log.clone(), http_settings(&config, address.ip().is_loopback()), closing_seen);
     let (stop, stopped) = oneshot::channel::<()>();
     let server = http::serve(
         listener,
         service,
-        connection_settings(&config, connections_max, streams.handle()),
+        connection_settings(&config, connections_max, &streams.handle),
         async {
             let _ = stopped.await;
         },
@@ -90,7 +90,6 @@ pub(super) async fn run(matches: &ArgMatches) -> Result<Exit, Failure> {
     if let Some(error) = failed {
         return Err(Failure::from_error(&error, ""));
     }
-    streams.shutdown_background();
     log.close().await;
     task.wait().await.map_err(|error| Failure::from_error(&error, ""))?;
     tracing::info!("stopped");
@@ -140,15 +139,32 @@ fn connections_within_descriptors(wanted: usize) -> usize {
 }
 
 /// The threads that send open streams. They give way to those that answer requests and commit.
-fn stream_runtime() -> io::Result<Runtime> {
-    tokio::runtime::Builder::new_multi_thread()
-        .enable_all()
-        .thread_name("evertail-stream")
-        .on_thread_start(|| {
-            // Of this thread alone. Where it is refused all threads are equal, which is no harm.
-            let _ = setpriority_process(None, STREAM_NICENESS);
-        })
-        .build()
+struct StreamThreads {
+    handle: Handle,
+    runtime: Option<Runtime>,
+}
+
+impl StreamThreads {
+    fn start() -> io::Result<Self> {
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .enable_all()
+            .thread_name("evertail-stream")
+            .on_thread_start(|| {
+                // Of this thread alone. Where it is refused all threads are equal, which is no harm.
+                let _ = setpriority_process(None, STREAM_NICENESS);
+            })
+            .build()?;
+        Ok(Self { handle: runtime.handle().clone(), runtime: Some(runtime) })
+    }
+}
+
+impl Drop for StreamThreads {
+    /// However the server ends: a runtime must not wait for its threads within another.
+    fn drop(&mut self) {
+        if let Some(runtime) = self.runtime.take() {
+            runtime.shutdown_background();
+        }
+    }
 }
 
 fn log_settings(config: &Config) -> LogSettings {
