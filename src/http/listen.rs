@@ -124,3 +124,18 @@ fn bound(socket: &TcpStream, settings: &ConnectionSettings) -> io::Result<()> {
     socket.set_send_buffer_size(settings.send_buffer_bytes)?;
     socket.set_tcp_user_timeout(Some(settings.send_timeout))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn loopback_segments_are_smaller_than_the_send_buffer() {
+        let listener = bind(SocketAddr::from(([127, 0, 0, 1], 0))).unwrap();
+        let client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        let (accepted, _) = listener.accept().await.unwrap();
+        for socket in [&client, &accepted] {
+            assert!(SockRef::from(socket).tcp_mss().unwrap() <= SEGMENT_BYTES_MAX);
+        }
+    }
+}
