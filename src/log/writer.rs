@@ -82,6 +82,9 @@ pub(super) struct Writer {
     disk_free_bytes_min: u64,
     /// Older events are trimmed; `None` keeps all.
     retention_events: Option<u64>,
+    /// The last step of a trim was refused; told once, and for retention tried again when the writer is idle or has
+    /// done a command, not at once.
+    is_trim_refused: bool,
     /// Ticks while the writer is idle: time to look for commits of other processes.
     idle: Interval,
     data_version: Option<i64>,
@@ -116,6 +119,7 @@ impl Writer {
             pulse: Pulse::new(),
             disk_free_bytes_min: settings.disk_free_bytes_min,
             retention_events: settings.retention_events,
+            is_trim_refused: false,
             idle,
             data_version: None,
             loading,
@@ -188,7 +192,7 @@ impl Writer {
         if let Some(command) = self.carried.take() {
             return Ok(Some(command));
         }
-        while !self.trims.is_empty() || self.beyond_retention().is_some() {
+        while !self.is_trim_refused && (!self.trims.is_empty() || self.beyond_retention().is_some()) {
             match self.commands.try_recv() {
                 Ok(command) => return Ok(Some(command)),
                 Err(TryRecvError::Empty) => {
@@ -393,13 +397,17 @@ impl Writer {
         if through > trimmed_seq {
             match self.appender.trim_step(trimmed_seq, through).await {
                 Ok(trimmed_seq) => {
+                    self.is_trim_refused = false;
                     self.shared.window.trim(trimmed_seq);
                     self.shared.bounds.send_modify(|bounds| bounds.first_seq = trimmed_seq + 1);
                     self.pulse.want();
                 }
                 Err(error) => {
                     let Some(refusal) = refuse(&error) else { return Err(("trimming", error)) };
-                    tracing::warn!(error = &error as &dyn std::error::Error, "nothing was trimmed");
+                    if !self.is_trim_refused {
+                        tracing::warn!(error = &error as &dyn std::error::Error, "nothing was trimmed");
+                    }
+                    self.is_trim_refused = true;
                     for trim in self.trims.drain(..) {
                         let _ = trim.reply.send(Err(refusal()));
                     }

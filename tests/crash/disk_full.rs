@@ -277,3 +277,33 @@ async fn writes_that_find_no_space_refuse_and_heal() {
         complain(&format!("ENOSPC at the writes {when}: {refused} appends refused, then healed"));
     }
 }
+
+/// It tried without a pause, and filled its own log with the same line.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn retention_that_cannot_trim_says_so_once_and_goes_on_when_there_is_space() {
+    let disk = match Disk::mount() {
+        Ok(disk) => disk,
+        Err(reason) => return complain(&format!("SKIPPED disk_full: {reason}")),
+    };
+    let mut server = Launch::new(&disk.file()).start().await;
+    let mut producer = Producer::new();
+    for _ in 0..30 {
+        assert!(producer.append(&server.base, 100, 5_000).await);
+    }
+    server.signal(rustix::process::Signal::TERM);
+    assert!(server.ended().await.success());
+    // Enough to start with, too little for a step.
+    disk.fill(100_000);
+    let mut server = Launch::new(&disk.file()).with("EVERTAIL_RETENTION_EVENTS", 1).start().await;
+    until("it cannot trim", async || server.has_said("nothing was trimmed")).await;
+    // Each answer gives it time to try again.
+    for _ in 0..50 {
+        assert_eq!(load::page(&server.base, "last=1").await.len(), 1);
+    }
+    disk.relieve();
+    until("it trims", async || rows(&disk.file(), 0).await.len() < 2_000).await;
+    server.kill();
+    let told = server.stderr().await.iter().filter(|line| line.contains("nothing was trimmed")).count();
+    assert_eq!(told, 1);
+    assert_eq!(rows(&disk.file(), 0).await.last().unwrap().seq, 3_000);
+}
