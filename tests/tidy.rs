@@ -41,7 +41,7 @@ const KEPT_APART: [(&str, &[&str]); 17] = [
     ("reqwest", &["client"]),
     ("hdrhistogram", &["bench"]),
     ("httparse", &["bench"]),
-    ("memchr", &["bench", "event", "store"]),
+    ("memchr", &["bench", "event", "sse", "store"]),
     ("clap", &["cli"]),
     ("dotenvy", &["cli"]),
     ("tracing_subscriber", &["cli"]),

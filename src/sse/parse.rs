@@ -5,16 +5,11 @@
 //! between the two.
 //!
 //! Three steps, each with its own state: [`Lines`] cuts the bytes into lines, [`OpenBlock`] collects the
-//! fields of the block being read, [`Parser`] turns lines into items and holds the bound. Lines are cut
-//! before they are decoded: no byte below 0x80 is ever part of a longer UTF-8 sequence, valid or not, so the
-//! result is that of decoding first.
+//! fields of the block being read, [`Parser`] turns lines into items and holds the bound.
 
 use std::mem;
 
-use super::line_end;
-
-/// What the UTF-8 decode algorithm takes off the start of a stream, once.
-const BYTE_ORDER_MARK: &[u8] = b"\xEF\xBB\xBF";
+use super::lines::{Lines, is_comment};
 
 /// The type of an event whose block names none.
 const DEFAULT_EVENT: &str = "message";
@@ -134,96 +129,6 @@ impl Iterator for Parser {
         let open_bytes = self.lines.open_line_bytes();
         if self.block.fits(open_bytes, self.event_bytes_max) { None } else { self.fail() }
     }
-}
-
-/// Cuts bytes into lines. What a line means is not its concern, but for one thing: it does not keep comments.
-#[derive(Debug)]
-struct Lines {
-    /// Pushed bytes; those before `line_start` are done with and wait to be cut off.
-    input: Vec<u8>,
-    line_start: usize,
-    /// No line ends between `line_start` and here, so that a line that comes in many chunks is searched once.
-    searched: usize,
-    /// Nothing was read yet, so a byte order mark may follow.
-    is_at_start: bool,
-    /// The last line ended with CR, so an LF that follows belongs to it.
-    is_after_cr: bool,
-}
-
-impl Lines {
-    fn new() -> Self {
-        Self { input: Vec::new(), line_start: 0, searched: 0, is_at_start: true, is_after_cr: false }
-    }
-
-    /// Moves what is left to the front only when at least as much is done with, which keeps pushing linear.
-    fn push(&mut self, chunk: &[u8]) {
-        if self.line_start >= self.input.len() - self.line_start {
-            self.input.drain(..self.line_start);
-            self.searched -= self.line_start;
-            self.line_start = 0;
-        }
-        self.input.extend_from_slice(chunk);
-    }
-
-    /// The next complete line, without its line end.
-    fn next(&mut self) -> Option<&[u8]> {
-        if self.is_at_start {
-            self.skip_byte_order_mark();
-        }
-        if self.is_after_cr {
-            self.skip_line_feed();
-        }
-        let Some(length) = line_end(&self.input[self.searched..]) else {
-            self.searched = self.input.len();
-            self.forget_comment();
-            return None;
-        };
-        let start = self.line_start;
-        let end = self.searched + length;
-        self.is_after_cr = self.input[end] == b'\r';
-        self.start_line_at(end + 1);
-        Some(&self.input[start..end])
-    }
-
-    /// The length of the line whose end has not come yet, as far as it must be kept.
-    fn open_line_bytes(&self) -> usize {
-        let line = &self.input[self.line_start..];
-        if self.is_at_start || is_comment(line) { 0 } else { line.len() }
-    }
-
-    fn start_line_at(&mut self, position: usize) {
-        self.line_start = position;
-        self.searched = position;
-    }
-
-    fn skip_byte_order_mark(&mut self) {
-        if self.input.starts_with(BYTE_ORDER_MARK) {
-            self.start_line_at(BYTE_ORDER_MARK.len());
-        }
-        self.is_at_start =
-            self.input.len() < BYTE_ORDER_MARK.len() && BYTE_ORDER_MARK.starts_with(&self.input);
-    }
-
-    fn skip_line_feed(&mut self) {
-        if let Some(&byte) = self.input.get(self.line_start) {
-            self.is_after_cr = false;
-            if byte == b'\n' {
-                self.start_line_at(self.line_start + 1);
-            }
-        }
-    }
-
-    /// Drops the text of an open comment and keeps its colon, by which the rest of it is known as a comment.
-    fn forget_comment(&mut self) {
-        if is_comment(&self.input[self.line_start..]) {
-            self.input.truncate(self.line_start + 1);
-            self.searched = self.input.len();
-        }
-    }
-}
-
-fn is_comment(line: &[u8]) -> bool {
-    line.starts_with(b":")
 }
 
 /// The fields of the block being read, and the id that outlives it.
@@ -512,30 +417,8 @@ mod tests {
     }
 
     #[test]
-    fn endless_comment_takes_no_memory() {
-        let mut parser = Parser::new(ROOMY_BYTES);
-        for _ in 0..10_000 {
-            assert_eq!(items_of(&mut parser, b":123456789"), []);
-        }
-        assert!(parser.lines.input.len() < 100);
-        assert_eq!(items_of(&mut parser, b"\n"), [Ok(Item::Comment)]);
-    }
-
-    #[test]
     fn long_line_in_one_byte_chunks_is_searched_once() {
         let data = "x".repeat(ROOMY_BYTES / 2);
         assert_eq!(parsed(format!("data: {data}\n\n")), [message(&data)]);
-    }
-
-    #[test]
-    fn bytes_already_read_are_cut_off_only_when_they_outweigh_the_rest() {
-        let mut parser = Parser::new(ROOMY_BYTES);
-        parser.push("data: a\n\n".repeat(4).as_bytes());
-        for (line_start, input_bytes) in [(9, 36), (0, 18)] {
-            assert_eq!(parser.next(), Some(Ok(message("a"))));
-            parser.push(b"");
-            assert_eq!((parser.lines.line_start, parser.lines.input.len()), (line_start, input_bytes));
-        }
-        assert_eq!(parser.count(), 2);
     }
 }
