@@ -13,7 +13,7 @@
 //! NDJSON the JSON with its LF. Only `format=data` is written anew.
 
 use crate::event::{Event, EventText, EventType, Selection, Seq, StreamName, Timestamp};
-use crate::sse::{Block, put_block};
+use crate::sse::{Block, put_block, put_line};
 use crate::wire;
 use bytes::Bytes;
 
@@ -81,13 +81,12 @@ impl Frames {
     pub fn encode(events: &[Event]) -> Self {
         let mut out = Vec::with_capacity(events.iter().map(|e| e.content.size_bytes() + 160).sum());
         let mut marks = Vec::with_capacity(events.len());
-        let mut json = Vec::new();
         let mut created_at = (Timestamp::default(), String::new());
         for event in events {
             if created_at.0 != event.created_at || created_at.1.is_empty() {
                 created_at = (event.created_at, event.created_at.to_string());
             }
-            marks.push(put_frame(&mut out, &mut json, event, &created_at.1));
+            marks.push(put_frame(&mut out, event, &created_at.1));
         }
         Self { bytes: Bytes::from(out), marks }
     }
@@ -154,24 +153,23 @@ fn put_payload(out: &mut Vec<u8>, seq: Seq, r#type: &str, json: &str, format: Fo
     put_block(out, &Block { retry_milliseconds: None, event, data, id: Some(seq) });
 }
 
-fn put_frame(out: &mut Vec<u8>, json: &mut Vec<u8>, event: &Event, created_at: &str) -> Mark {
-    json.clear();
-    let data_at = wire::put_event(json, &EventText::of(event, created_at));
-    let start = out.len();
+fn put_frame(out: &mut Vec<u8>, event: &Event, created_at: &str) -> Mark {
     let r#type = &event.content.r#type;
-    let line = std::str::from_utf8(json).expect("an event's JSON is made of text");
     let named = Some(r#type.as_str()).filter(|name| *name != EventType::MESSAGE);
-    put_block(out, &Block { retry_milliseconds: None, event: named, data: line, id: Some(event.seq) });
-    let id_digits = event.seq.checked_ilog10().unwrap_or(0) as usize + 1;
-    let json_end = out.len() - "\nid: \n\n".len() - id_digits;
-    let json_start = json_end - json.len();
+    let start = out.len();
+    let (mut json_start, mut data_start, mut json_end) = (start, start, start);
+    put_line(out, named, event.seq, |out| {
+        json_start = out.len();
+        data_start = wire::put_event(out, &EventText::of(event, created_at));
+        json_end = out.len();
+    });
     Mark {
         seq: event.seq,
         stream: event.content.stream.clone(),
         r#type: r#type.clone(),
         start,
         json_start,
-        data_start: json_start + data_at,
+        data_start,
         json_end,
         end: out.len(),
     }

@@ -90,24 +90,27 @@ pub fn run() -> ExitCode {
     if let Some(("bench", matches)) = matches.subcommand() {
         threads = bench::runtime(matches);
     }
-    let runtime = match threads.enable_all().thread_name("evertail").build() {
-        Ok(runtime) => runtime,
-        Err(error) => {
-            output::complain(&format!("the system gives no threads: {error}; raise its process limit"));
-            return Exit::Failed.into();
-        }
-    };
-    let outcome = runtime.block_on(async {
-        match matches.subcommand() {
-            Some(("append", matches)) => append::run(matches).await,
-            Some(("bench", matches)) => bench::run(matches).await,
-            Some(("tail", matches)) => tail::run(matches).await,
-            Some((_, matches)) => serve::run(matches).await,
-            None => serve::run(&matches).await,
-        }
+    let threads = threads.enable_all().thread_name("evertail").build();
+    let outcome = threads.and_then(|runtime| {
+        let outcome = match matches.subcommand() {
+            Some(("append", matches)) => runtime.block_on(append::run(matches)),
+            Some(("bench", matches)) => runtime.block_on(bench::run(matches)),
+            Some(("tail", matches)) => runtime.block_on(tail::run(matches)),
+            serve => {
+                let streams = serve::stream_threads()?;
+                let matches = serve.map_or(&matches, |(_, matches)| matches);
+                let outcome = runtime.block_on(serve::run(matches, streams.handle()));
+                streams.shutdown_background();
+                outcome
+            }
+        };
+        // A line that stdin never finishes must not hold the process.
+        runtime.shutdown_background();
+        Ok(outcome)
     });
-    // A line that stdin never finishes must not hold the process.
-    runtime.shutdown_background();
+    let outcome = outcome.unwrap_or_else(|error| {
+        Err(Failure::failed(format!("the system gives no threads: {error}; raise its process limit")))
+    });
     match outcome {
         Ok(exit) => exit.into(),
         Err(Failure { exit: Exit::Ok, .. }) => ExitCode::SUCCESS,

@@ -26,7 +26,7 @@ const STREAM_NICENESS: i32 = 10;
 /// *Source*: a look costs 32 us, so 40 a second are about 0.1% of a core.
 const NOTICE_INTERVAL: Duration = Duration::from_millis(25);
 
-pub(super) async fn run(matches: &ArgMatches) -> Result<Exit, Failure> {
+pub(super) async fn run(matches: &ArgMatches, streams: &Handle) -> Result<Exit, Failure> {
     let raw = arguments::settings(matches)?;
     let state_directory = std::env::var_os("STATE_DIRECTORY").map(PathBuf::from);
     let config =
@@ -58,18 +58,13 @@ pub(super) async fn run(matches: &ArgMatches) -> Result<Exit, Failure> {
         "serving"
     );
 
-    let streams = StreamThreads::start()?;
     let (closing, closing_seen) = watch::channel(None);
     let service = Service::new(log.clone(), http_settings(&config, address.ip().is_loopback()), closing_seen);
     let (stop, stopped) = oneshot::channel::<()>();
-    let server = http::serve(
-        listener,
-        service,
-        connection_settings(&config, connections_max, &streams.handle),
-        async {
+    let server =
+        http::serve(listener, service, connection_settings(&config, connections_max, streams), async {
             let _ = stopped.await;
-        },
-    );
+        });
     let mut server = std::pin::pin!(server);
     let failed = tokio::select! {
         () = &mut server => unreachable!("the server ends only when stopped"),
@@ -138,33 +133,16 @@ fn connections_within_descriptors(wanted: usize) -> usize {
     wanted.min(fitting)
 }
 
-/// The threads that send open streams. They give way to those that answer requests and commit.
-struct StreamThreads {
-    handle: Handle,
-    runtime: Option<Runtime>,
-}
-
-impl StreamThreads {
-    fn start() -> io::Result<Self> {
-        let runtime = tokio::runtime::Builder::new_multi_thread()
-            .enable_all()
-            .thread_name("evertail-stream")
-            .on_thread_start(|| {
-                // Of this thread alone. Where it is refused all threads are equal, which is no harm.
-                let _ = setpriority_process(None, STREAM_NICENESS);
-            })
-            .build()?;
-        Ok(Self { handle: runtime.handle().clone(), runtime: Some(runtime) })
-    }
-}
-
-impl Drop for StreamThreads {
-    /// However the server ends: a runtime must not wait for its threads within another.
-    fn drop(&mut self) {
-        if let Some(runtime) = self.runtime.take() {
-            runtime.shutdown_background();
-        }
-    }
+/// Where open streams are sent: threads that give way to those that answer requests and commit.
+pub(super) fn stream_threads() -> io::Result<Runtime> {
+    tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .thread_name("evertail-stream")
+        .on_thread_start(|| {
+            // Of this thread alone. Where it is refused all threads are equal, which is no harm.
+            let _ = setpriority_process(None, STREAM_NICENESS);
+        })
+        .build()
 }
 
 fn log_settings(config: &Config) -> LogSettings {

@@ -115,6 +115,9 @@ impl Appender {
         &mut self,
         transaction: Query<'_, Sqlite, SqliteArguments>,
     ) -> Result<(), CommitError> {
+        if cfg!(feature = "without-storage") {
+            return Ok(());
+        }
         match transaction.execute(&mut self.connection).await {
             Ok(_) => {
                 self.pages_since_checkpoint += PAGES_OF_UPKEEP;
@@ -166,10 +169,10 @@ impl Appender {
         let Some(first) = events.first() else {
             return if is_begin { Ok(()) } else { self.unlock().await };
         };
-        let has_ids = events.iter().any(|event| event.content.id.is_some());
         if cfg!(feature = "without-storage") {
             return Ok(());
         }
+        let has_ids = events.iter().any(|event| event.content.id.is_some());
         let sql = append_sql(events.len(), has_ids, is_begin);
         let mut arguments = SqliteArguments::default();
         bind_events(&mut arguments, events).map_err(|error| CommitError::Failed(error.into()))?;
