@@ -40,10 +40,7 @@ async fn sigterm_under_load_loses_nothing_and_tells_the_readers() {
     let mut server = launch.start().await;
     let base = server.base.clone();
     let ledger = Ledger::default();
-    let readers: Vec<Reader> = READERS.iter().map(|wanted| Reader::start(&base, *wanted, &ledger)).collect();
-    for reader in &readers {
-        reader.is_reading().await;
-    }
+    let readers = Reader::start_each(&base, &READERS, &ledger).await;
     let load = Load::start(&base, &ledger, &PRODUCERS);
     until("the load is on", async || ledger.acks() > 200).await;
 

@@ -78,10 +78,7 @@ async fn acking_ends(injection: Injection) {
     let mut server = launch.clone().under(injection.strace(&place)).start().await;
     let base = server.base.clone();
     let ledger = Ledger::default();
-    let readers: Vec<Reader> = READERS.iter().map(|wanted| Reader::start(&base, *wanted, &ledger)).collect();
-    for reader in &readers {
-        reader.is_reading().await;
-    }
+    let readers = Reader::start_each(&base, &READERS, &ledger).await;
     let http = reqwest::Client::new();
     let load = Load::start(&base, &ledger, &[Manner::Single, Manner::Batch, Manner::Anonymous, Manner::Text]);
     let mut large = 0;

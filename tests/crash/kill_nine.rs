@@ -52,10 +52,7 @@ async fn kill_nine_at_any_moment_loses_no_ack_and_costs_no_reader_an_event() {
     let mut server = launch.start().await;
     let base = server.base.clone();
     let ledger = Ledger::default();
-    let readers: Vec<Reader> = READERS.iter().map(|wanted| Reader::start(&base, *wanted, &ledger)).collect();
-    for reader in &readers {
-        reader.is_reading().await;
-    }
+    let readers = Reader::start_each(&base, &READERS, &ledger).await;
     let load = Load::start(&base, &ledger, &PRODUCERS);
 
     let mut checked = 0;

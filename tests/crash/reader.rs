@@ -61,6 +61,15 @@ pub(crate) struct Reader {
 }
 
 impl Reader {
+    /// Readers at work, each of which has been answered.
+    pub(crate) async fn start_each(base: &str, wanted: &[Wanted], ledger: &Ledger) -> Vec<Self> {
+        let readers: Vec<Self> = wanted.iter().map(|wanted| Self::start(base, *wanted, ledger)).collect();
+        for reader in &readers {
+            reader.is_reading().await;
+        }
+        readers
+    }
+
     /// A reader at work. It goes on until it is dropped.
     pub(crate) fn start(base: &str, wanted: Wanted, ledger: &Ledger) -> Self {
         let record = Arc::new(Mutex::new(Record::default()));

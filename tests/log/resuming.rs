@@ -2,7 +2,7 @@
 
 use crate::fixture::{Place, append, close, content, in_time, open, shown, stored, stream};
 use evertail::event::{Pattern, Selection, Seq, Timestamp};
-use evertail::log::{From, Log, Reset, Resume};
+use evertail::log::{From, Log, LogTask, Reset, Resume};
 
 async fn cursor(log: &Log, from: From, selection: &Selection) -> Seq {
     let resume = log.resume(from, None, selection).await.expect("the table is readable");
@@ -12,6 +12,15 @@ async fn cursor(log: &Log, from: From, selection: &Selection) -> Seq {
 
 fn later(time: Timestamp, microseconds: i64) -> Timestamp {
     Timestamp::from_microseconds(time.microseconds() + microseconds)
+}
+
+/// A log of seq 3 to 5.
+async fn trimmed_log() -> (Place, Log, LogTask) {
+    let place = Place::new();
+    let (log, task) = place.open().await;
+    append(&log, vec![content("a", None, "1"); 5]).await.expect("the log takes it");
+    in_time(log.trim(2)).await.expect("the log takes it");
+    (place, log, task)
 }
 
 #[tokio::test]
@@ -61,10 +70,7 @@ async fn every_way_to_resume_a_log_that_is_trimmed_away_begins_at_its_end() {
 
 #[tokio::test]
 async fn cursor_within_the_log_stands_and_one_beyond_it_is_reset_to_live() {
-    let place = Place::new();
-    let (log, task) = place.open().await;
-    append(&log, vec![content("a", None, "1"); 5]).await.unwrap();
-    in_time(log.trim(2)).await.unwrap();
+    let (_place, log, task) = trimmed_log().await;
     let all = Selection::all();
     for (from, expected) in [
         (From::After(0), 2),
@@ -87,10 +93,7 @@ async fn cursor_within_the_log_stands_and_one_beyond_it_is_reset_to_live() {
 
 #[tokio::test]
 async fn reader_of_another_log_begins_at_the_beginning() {
-    let place = Place::new();
-    let (log, task) = place.open().await;
-    append(&log, vec![content("a", None, "1"); 5]).await.unwrap();
-    in_time(log.trim(2)).await.unwrap();
+    let (_place, log, task) = trimmed_log().await;
     for (from, told) in
         [(From::After(4), Some(4)), (From::After(9), Some(9)), (From::Now, None), (From::Last(1), None)]
     {
