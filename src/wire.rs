@@ -63,8 +63,8 @@ pub struct NoticeData {
 /// Returns where the payload begins in `out`; as the last member it ends one byte before the end, and is empty there when
 /// absent.
 pub fn put_event(out: &mut Vec<u8>, event: &EventText<'_>) -> usize {
-    write!(out, "{{\"seq\":{},\"stream\":", event.seq).expect(MEMORY);
-    put_string(out, event.stream);
+    put_seq(out, event.seq);
+    put_member(out, "stream", event.stream);
     if !event.source.is_empty() {
         put_member(out, "source", event.source);
     }
@@ -91,15 +91,17 @@ pub fn put_event(out: &mut Vec<u8>, event: &EventText<'_>) -> usize {
 
 const MEMORY: &str = "writing to memory cannot fail";
 
+/// The beginning of an event or a receipt.
+fn put_seq(out: &mut Vec<u8>, seq: Seq) {
+    out.extend_from_slice(b"{\"seq\":");
+    serde_json::to_writer(out, &seq).expect(MEMORY);
+}
+
 fn put_member(out: &mut Vec<u8>, name: &str, value: &str) {
     out.extend_from_slice(b",\"");
     out.extend_from_slice(name.as_bytes());
     out.extend_from_slice(b"\":");
-    put_string(out, value);
-}
-
-fn put_string(out: &mut Vec<u8>, text: &str) {
-    serde_json::to_writer(out, text).expect(MEMORY);
+    serde_json::to_writer(out, value).expect(MEMORY);
 }
 
 /// A receipt as JSON.
@@ -122,8 +124,8 @@ pub struct ReceiptJson {
 
 /// Writes a receipt as JSON: a [`ReceiptJson`].
 pub fn put_receipt(out: &mut Vec<u8>, receipt: &Receipt) {
-    write!(out, "{{\"seq\":{},\"stream\":", receipt.seq).expect(MEMORY);
-    put_string(out, receipt.stream.as_str());
+    put_seq(out, receipt.seq);
+    put_member(out, "stream", receipt.stream.as_str());
     if let Some(id) = &receipt.id {
         put_member(out, "id", id);
     }

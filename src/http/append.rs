@@ -2,6 +2,7 @@
 
 use super::envelope::{self, Context, Envelope};
 use super::problem::MemberError;
+use super::service::numbered;
 use super::{App, Closing, Problem, ProblemCode, body};
 use crate::event::{IdempotencyKey, NameError, Receipt, StreamName};
 use crate::log::{Append, AppendError, ExpectedLastSeq, Refusal};
@@ -55,8 +56,7 @@ fn answer(receipts: &[Receipt], is_batch: bool) -> Response {
         [receipt] if !is_batch => {
             put_receipt(&mut body, receipt);
             let mut response = json(status, body);
-            let location = HeaderValue::try_from(format!("/api/v1/events/{}", receipt.seq)).expect("digits");
-            response.headers_mut().insert(header::LOCATION, location);
+            response.headers_mut().insert(header::LOCATION, numbered("/api/v1/events/", receipt.seq));
             response
         }
         _ => {

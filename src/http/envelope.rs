@@ -43,10 +43,14 @@ pub(super) fn read(content_type: &str, body: &[u8], context: &Context<'_>) -> Re
         Problem::new(ProblemCode::Utf8Invalid, format!("the byte at offset {at} is not UTF-8"))
             .with("offset", at)
     })?;
-    let essence = content_type.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
+    let essence = content_type.split(';').next().unwrap_or_default().trim();
+    let essence = match essence.contains(|c: char| c.is_ascii_uppercase()) {
+        true => Cow::from(essence.to_ascii_lowercase()),
+        false => Cow::from(essence),
+    };
     let trimmed = text.trim_start_matches([' ', '\t', '\r', '\n']);
     let mut reader = Reader { context, errors: Vec::new() };
-    let contents = match essence.as_str() {
+    let contents = match &*essence {
         _ if essence.starts_with("application/cloudevents") => return Err(unsupported(&essence)),
         _ if trimmed.is_empty() && essence != "text/plain" => {
             return Err(Problem::new(
@@ -102,7 +106,7 @@ impl<'de> Deserialize<'de> for Members<'de> {
 
             fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Members<'de>, A::Error> {
                 let mut members = Vec::with_capacity(map.size_hint().unwrap_or(6));
-                while let Some(Name(name)) = map.next_key()? {
+                while let Some(Text(name)) = map.next_key()? {
                     members.push((name, map.next_value()?));
                 }
                 Ok(Members(members))
@@ -112,8 +116,9 @@ impl<'de> Deserialize<'de> for Members<'de> {
     }
 }
 
+/// A string, borrowed where it has no escapes.
 #[derive(serde::Deserialize)]
-struct Name<'a>(#[serde(borrow)] Cow<'a, str>);
+struct Text<'a>(#[serde(borrow)] Cow<'a, str>);
 
 /// Parses a piece of the body. Line and column in the message count from the beginning of the piece.
 fn parse<'a, T: Deserialize<'a>>(piece: &'a str, index: Option<usize>) -> Result<T, Problem> {
@@ -182,8 +187,8 @@ impl Reader<'_> {
                 continue;
             }
             is_placed |= name == "stream";
-            match serde_json::from_str::<Cow<'_, str>>(value.get()) {
-                Ok(text) => self.set(&mut content, index, name, &text),
+            match serde_json::from_str(value.get()) {
+                Ok(Text(text)) => self.set(&mut content, index, name, &text),
                 Err(_) if is_member(name) => {
                     let detail = "must be a string; leave it out when there is none";
                     self.error(pointer(index, name), detail);

@@ -23,11 +23,11 @@ impl OriginSettings {
     /// Whether a request to this `Host` is answered.
     pub(super) fn allows_host(&self, host: &HeaderValue) -> bool {
         let Ok(host) = host.to_str() else { return false };
-        let name = host_name(host).to_ascii_lowercase();
+        let name = host_name(host);
         // HTTP/1.0 without a Host comes from a tool, not from a browser.
         name.is_empty()
-            || self.allowed_hosts.contains(&name)
-            || if self.is_loopback { is_loopback(&name) } else { self.allowed_hosts.is_empty() }
+            || self.allowed_hosts.iter().any(|allowed| allowed.eq_ignore_ascii_case(name))
+            || if self.is_loopback { is_loopback(name) } else { self.allowed_hosts.is_empty() }
     }
 
     /// Whether a page of this origin may use the server under the `Host` it asked.
@@ -56,8 +56,12 @@ fn host_name(host: &str) -> &str {
 }
 
 fn is_loopback(name: &str) -> bool {
+    // What nearly every request says.
+    if name == "127.0.0.1" {
+        return true;
+    }
     let address = name.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).unwrap_or(name);
-    name == "localhost" || address.parse::<IpAddr>().is_ok_and(|ip| ip.is_loopback())
+    name.eq_ignore_ascii_case("localhost") || address.parse::<IpAddr>().is_ok_and(|ip| ip.is_loopback())
 }
 
 #[cfg(test)]

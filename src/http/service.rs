@@ -15,6 +15,7 @@ use futures_util::FutureExt;
 use hyper::body::Incoming;
 use percent_encoding::percent_decode_str;
 use std::convert::Infallible;
+use std::io::Write;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::sync::OnceLock;
@@ -227,9 +228,19 @@ fn cors(app: &App) -> CorsLayer {
 
 /// Unique within this process and, by its random part, among restarts.
 fn request_id() -> HeaderValue {
-    static PROCESS: OnceLock<u32> = OnceLock::new();
+    static PREFIX: OnceLock<String> = OnceLock::new();
     static COUNT: AtomicU64 = AtomicU64::new(1);
-    let process = PROCESS.get_or_init(rand::random);
-    let id = format!("req-{process:08x}-{}", COUNT.fetch_add(1, Ordering::Relaxed));
-    HeaderValue::try_from(id).expect("an id is digits and letters")
+    let prefix = PREFIX.get_or_init(|| format!("req-{:08x}-", rand::random::<u32>()));
+    numbered(prefix, COUNT.fetch_add(1, Ordering::Relaxed))
+}
+
+/// A header's value that is a short text and a number. Every ack has two, so it is written without a formatter.
+pub(super) fn numbered(prefix: &str, number: u64) -> HeaderValue {
+    let mut text = [0; 64];
+    let mut rest = &mut text[..];
+    let written =
+        rest.write_all(prefix.as_bytes()).and_then(|()| Ok(serde_json::to_writer(&mut rest, &number)?));
+    written.expect("the prefix is short");
+    let room = rest.len();
+    HeaderValue::from_bytes(&text[..64 - room]).expect("the prefix is text")
 }
