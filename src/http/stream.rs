@@ -111,7 +111,8 @@ impl EventStream {
                 chunk = self.next() => chunk,
             };
             let Some(chunk) = chunk else { break };
-            let (sent, ()) = tokio::join!(transfer.send(&chunk), self.reader.read_ahead());
+            // Reading first: SQLite's thread works while this one sends.
+            let ((), sent) = tokio::join!(biased; self.reader.read_ahead(), transfer.send(&chunk));
             sent?;
             if self.is_over {
                 break;

@@ -14,6 +14,7 @@
 //! # What a crash leaves
 //! Memory holds only what the table holds: queue entries that nobody was told of, and a cache. See `store`.
 
+mod history;
 mod plan;
 mod pulse;
 mod reader;
@@ -28,6 +29,7 @@ pub use writer::LogFailed;
 
 use crate::event::{Event, Receipt, Selection, Seq};
 use crate::store::{self, OpenError, Store, StoreError, StoreSettings};
+use history::History;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::{Semaphore, mpsc, oneshot, watch};
@@ -88,8 +90,7 @@ pub(crate) struct Shared {
     /// Bounds the queue in bytes: a permit a byte, taken on entry, given back with the ack.
     queue_bytes: Arc<Semaphore>,
     queue_bytes_max: usize,
-    /// Bounds the table pages in flight: unthrottled catch-up multiplies the writer's latency.
-    catch_up: Semaphore,
+    history: History,
 }
 
 /// The writer task of a log. Await it: it ends when the log is closed, or fails.
@@ -137,13 +138,13 @@ impl Log {
         let bounds = Bounds { first_seq: state.trimmed_seq + 1, last_seq: state.last_seq };
         let shared = Arc::new(Shared {
             log_id: state.log_id.clone(),
+            history: History::new(opened.store.clone(), settings.catch_up_pages_max),
             store: opened.store,
             window,
             bounds: watch::Sender::new(bounds),
             pulse: watch::Sender::new(()),
             queue_bytes: Arc::new(Semaphore::new(settings.queue_bytes_max)),
             queue_bytes_max: settings.queue_bytes_max,
-            catch_up: Semaphore::new(settings.catch_up_pages_max),
         });
         let (queue, commands) = mpsc::channel(settings.queue_requests_max);
         let loading = tokio::spawn(load_window(shared.clone(), state.trimmed_seq));
@@ -239,7 +240,7 @@ impl Log {
 /// Fills the recent window, page by page and in turn with readers. The writer stops it when it ends.
 async fn load_window(shared: Arc<Shared>, trimmed_seq: Seq) {
     loop {
-        let turn = shared.catch_up.acquire().await.expect("the semaphore is never closed");
+        let turn = shared.history.turn().await;
         let loaded = shared.window.load_page(&shared.store, trimmed_seq).await;
         drop(turn);
         match loaded {

@@ -61,7 +61,7 @@ const PAGE_EVENTS_MAX: usize = 1_000;
 /// What an event is taken to be in a reader's first page. *Units*: bytes.
 const EVENT_BYTES_EXPECTED: usize = 512;
 
-/// One open reader. It holds its cursor and, while it catches up, one page.
+/// One open reader. It holds its cursor and, while it catches up, what it has read ahead.
 #[derive(Debug)]
 pub struct Reader {
     shared: Arc<Shared>,
@@ -74,6 +74,8 @@ pub struct Reader {
     is_catching_up: bool,
     /// A page of the table that was read ahead. Not given yet: the cursor stands before it.
     ahead: Option<Page>,
+    /// What follows it, as it came from the table.
+    text: Option<Arc<TextPage>>,
     options: ReaderOptions,
 }
 
@@ -89,6 +91,7 @@ impl Reader {
             event_bytes: EVENT_BYTES_EXPECTED,
             is_catching_up: false,
             ahead: None,
+            text: None,
             options,
         }
     }
@@ -104,15 +107,15 @@ impl Reader {
     /// *Cancel safety*: safe; the cursor moves only with the value that is returned.
     pub async fn next(&mut self) -> Result<Step, ReadError> {
         loop {
-            if let Some(page) = self.ahead.take() {
-                return Ok(Step::Page(self.take(page)));
-            }
             let bounds = *self.shared.bounds.borrow();
             if self.remaining == 0 || self.options.through.is_some_and(|through| self.cursor >= through) {
                 return Ok(Step::End);
             }
             if self.cursor + 1 < bounds.first_seq {
                 return Ok(Step::Gap(self.skip_to(bounds.first_seq - 1)));
+            }
+            if let Some(page) = self.ahead.take() {
+                return Ok(Step::Page(self.take(page)));
             }
             let through = self.options.through.unwrap_or(Seq::MAX).min(bounds.last_seq);
             if self.cursor >= through {
@@ -138,19 +141,45 @@ impl Reader {
         }
     }
 
-    /// While a page of the table is being sent: reads the next one. Elsewhere it does nothing.
+    /// While a page of the table is being sent: makes the next one, and has the table read what follows it. Elsewhere
+    /// it does nothing.
     ///
     /// What goes wrong here goes wrong again, and is told, in [`Reader::next`].
     /// *Cancel safety*: safe; what was read is read again.
     pub async fn read_ahead(&mut self) {
-        if !self.is_catching_up || self.ahead.is_some() || self.remaining == 0 {
-            return;
+        if self.is_catching_up && self.ahead.is_none() {
+            // In a box, so that a live reader does not carry along the room of a query.
+            (self.ahead, self.text) = Box::pin(self.prepare()).await;
         }
+    }
+
+    /// The next page and the text behind it. SQLite's thread reads the one while this thread encodes the other.
+    async fn prepare(&mut self) -> (Option<Page>, Option<Arc<TextPage>>) {
+        let text = match self.text.take().filter(|text| text.after == self.cursor) {
+            Some(text) => Some(text),
+            None => self.text_ahead(self.cursor, self.remaining).await,
+        };
+        let Some(text) = text else { return (None, None) };
+        let remaining = self.remaining - text.events.min(self.remaining);
+        let (following, page) = tokio::join!(
+            biased;
+            self.text_ahead(text.scanned_to, remaining),
+            async { self.page_of_text(&text) }
+        );
+        let following =
+            following.filter(|_| page.as_ref().is_some_and(|page| page.cursor == text.scanned_to));
+        (page, following)
+    }
+
+    /// What follows a cursor, if it has to come from the table and came as it should.
+    async fn text_ahead(&self, after: Seq, remaining: u64) -> Option<Arc<TextPage>> {
         let last_seq = self.shared.bounds.borrow().last_seq;
         let through = self.options.through.unwrap_or(Seq::MAX).min(last_seq);
-        if self.cursor < through && !self.shared.window.reaches(self.cursor) {
-            self.ahead = Box::pin(self.catch_up(through)).await.ok().flatten();
+        if after >= through || remaining == 0 || self.shared.window.reaches(after) {
+            return None;
         }
+        let text = self.read_text(after, through, remaining).await.ok().flatten();
+        text.filter(|text| text.trimmed_seq <= after)
     }
 
     /// Waits until there is something after the cursor, or what is after it was trimmed.
@@ -171,7 +200,7 @@ impl Reader {
 
     /// One page of the table; `None` if some of it may have been trimmed meanwhile.
     async fn catch_up(&self, through: Seq) -> Result<Option<Page>, StoreError> {
-        if let Some(text) = self.read_text(through).await? {
+        if let Some(text) = self.read_text(self.cursor, through, self.remaining).await? {
             if text.trimmed_seq > self.cursor {
                 self.trimmed(text.trimmed_seq).await;
                 return Ok(None);
@@ -181,8 +210,9 @@ impl Reader {
             }
         }
         // What a text cannot tell in one way only, the rows tell.
-        let turn = self.shared.catch_up.acquire().await.expect("the semaphore is never closed");
-        let limits = PageLimits { events_max: self.events_max(), bytes_max: self.options.page_bytes_max };
+        let turn = self.shared.history.turn().await;
+        let limits =
+            PageLimits { events_max: events_max(self.remaining), bytes_max: self.options.page_bytes_max };
         let stored = self.shared.store.page(self.cursor, through, &self.options.selection, limits).await?;
         drop(turn);
         if stored.trimmed_seq > self.cursor {
@@ -193,25 +223,25 @@ impl Reader {
         Ok(Some(self.page(std::iter::once(&frames), through, Some(stored.scanned_to))))
     }
 
-    async fn read_text(&self, through: Seq) -> Result<Option<TextPage>, StoreError> {
-        let _turn = self.shared.catch_up.acquire().await.expect("the semaphore is never closed");
-        let events_max = self.events_max().min(self.options.page_bytes_max / self.event_bytes + 1);
-        self.shared.store.text_page(self.cursor, through, &self.options.selection, events_max).await
+    async fn read_text(
+        &self,
+        after: Seq,
+        through: Seq,
+        remaining: u64,
+    ) -> Result<Option<Arc<TextPage>>, StoreError> {
+        let events_max = events_max(remaining).min(self.options.page_bytes_max / self.event_bytes + 1);
+        self.shared.history.text_page(after, through, &self.options.selection, events_max).await
     }
 
     /// `None` if the very first event is one for the rows.
     fn page_of_text(&self, text: &TextPage) -> Option<Page> {
-        let mut events = text.events();
+        let mut events = text.read();
         let options = &self.options;
-        let mut page = page_of_texts(self.cursor, &mut events, options.format, options.page_bytes_max);
+        let mut page = page_of_texts(text.after, &mut events, options.format, options.page_bytes_max);
         if events.is_whole() {
             page.cursor = text.scanned_to;
         }
-        (page.cursor > self.cursor).then_some(page)
-    }
-
-    fn events_max(&self) -> usize {
-        usize::try_from(self.remaining).unwrap_or(usize::MAX).min(PAGE_EVENTS_MAX)
+        (page.cursor > text.after).then_some(page)
     }
 
     /// A trim is committed and perhaps not yet published: waits for the bounds that tell it.
@@ -257,7 +287,13 @@ impl Reader {
 
     fn skip_to(&mut self, to: Seq) -> Gap {
         let gap = Gap { from: self.cursor + 1, to };
+        self.ahead = None;
         self.cursor = to;
         gap
     }
+}
+
+/// How many events a page of the table may have.
+fn events_max(remaining: u64) -> usize {
+    usize::try_from(remaining).unwrap_or(usize::MAX).min(PAGE_EVENTS_MAX)
 }

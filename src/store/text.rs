@@ -42,7 +42,10 @@ const ONLY_ROWS: &str = "\u{1e}";
 #[derive(Debug)]
 pub struct TextPage {
     text: String,
-    after: Seq,
+    /// The cursor that the events follow.
+    pub after: Seq,
+    /// How many events.
+    pub events: u64,
     /// Everything up to here was looked at.
     pub scanned_to: Seq,
     /// Where the log was trimmed then: if it is beyond the cursor, some events may be missing from the text.
@@ -97,11 +100,11 @@ impl TextPage {
             Source::Scan { events_max, .. } if events >= *events_max as i64 => from_sql(row.try_get(2)?),
             _ => source.scanned_to(),
         };
-        Ok(Some(Self { text: text.to_owned(), after, scanned_to, trimmed_seq }))
+        Ok(Some(Self { text: text.to_owned(), after, events: from_sql(events), scanned_to, trimmed_seq }))
     }
 
     /// The events, from the first; ends early before one that only a row can give.
-    pub fn events(&self) -> TextEvents<'_> {
+    pub fn read(&self) -> TextEvents<'_> {
         TextEvents {
             text: &self.text,
             marks: memchr::memchr2_iter(FIELD, b'\n', self.text.as_bytes()),

@@ -16,6 +16,7 @@ async fn read_all(reader: &mut Reader) -> (String, usize) {
         cursor = page.cursor;
         text += std::str::from_utf8(&page.bytes).expect("JSON is text");
         pages += 1;
+        in_time(reader.read_ahead()).await;
     }
     (text, pages)
 }

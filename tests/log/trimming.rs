@@ -132,15 +132,14 @@ async fn events_trimmed_while_a_reader_catches_up_are_told_as_a_gap() {
     settings.catch_up_pages_max = 1;
     let (log, task) = open(settings).await;
     append_count(&log, 10).await;
-    let mut firsts: Vec<_> = (0..100).map(|_| reader(&log, 0)).collect();
+    // With a selection, so that each reads a page of its own.
+    let filtered = |cursor| {
+        let selection = evertail::event::Selection::stream(&crate::fixture::stream("other"));
+        log.reader(cursor, evertail::log::ReaderOptions { selection, ..options() })
+    };
+    let mut firsts: Vec<_> = (0..100).map(|_| filtered(0)).collect();
     let mut second = reader(&log, 2);
-    let mut filtered = log.reader(
-        2,
-        evertail::log::ReaderOptions {
-            selection: evertail::event::Selection::stream(&crate::fixture::stream("other")),
-            ..options()
-        },
-    );
+    let mut filtered = filtered(2);
     // SQLite's thread may be so quick that a page is there before it was waited for; then the next one tries.
     let under_way = firsts.iter_mut().map(|first| Box::pin(first.next()));
     let has_the_turn = under_way

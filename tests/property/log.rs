@@ -388,6 +388,8 @@ impl Run {
             self.model.step(model_reader, &step, shown_before..=self.model.last());
             assert_eq!(reader.cursor(), model_reader.cursor);
             match step {
+                // Every other reader has read ahead when the next thing happens, a trim perhaps.
+                Step::Gap(_) | Step::Page(_) if at.is_multiple_of(2) => in_time(reader.read_ahead()).await,
                 Step::Gap(_) | Step::Page(_) => {}
                 Step::CaughtUp | Step::End => break,
             }

@@ -258,6 +258,7 @@ async fn read(
                     assert!(page.cursor > after, "a reader stands still at {after}");
                     assert!(page.cursor <= stored as Seq, "{} is shown, {stored} is committed", page.cursor);
                     given.push(Given::Page { after, page });
+                    reader.read_ahead().await;
                 }
                 Step::CaughtUp if is_over(&reader, &end) => break,
                 Step::CaughtUp => wait(&mut reader, &end).await,
