@@ -7,6 +7,7 @@
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use evertail::event::{Content, Event, EventType, Selection, Seq, StreamName, Timestamp};
 use evertail::frames::{Format, Frames, PageBuilder, page_of_texts};
+use evertail::http::{HttpSettings, OriginSettings, parse_body};
 use evertail::log::{Append, Log, LogSettings, ReaderOptions, Step};
 use evertail::store::{self, Opened, PageLimits, StoreSettings};
 use std::hint::black_box;
@@ -29,11 +30,9 @@ fn content(n: Seq, id: Option<Seq>) -> Content {
 }
 
 fn events(seqs: std::ops::Range<Seq>, has_ids: bool) -> Vec<Event> {
-    let event = |seq: Seq| Event {
-        seq,
-        created_at: Timestamp::from_microseconds(1_800_000_000_000_000 + seq as i64),
-        content: content(seq, has_ids.then_some(seq)),
-    };
+    // One batch has one time.
+    let created_at = Timestamp::from_microseconds(1_800_000_000_000_000 + seqs.start as i64);
+    let event = |seq: Seq| Event { seq, created_at, content: content(seq, has_ids.then_some(seq)) };
     seqs.map(event).collect()
 }
 
@@ -222,11 +221,45 @@ fn window(criterion: &mut Criterion) {
     append(1);
     read("read one event", 1_000);
     group.finish();
+    // Plan, commit, frames, window and ack.
+    let mut group = criterion.benchmark_group("append through the log");
+    for batch in [1, 1_000] {
+        group.throughput(Throughput::Elements(batch));
+        group.bench_function(BenchmarkId::from_parameter(batch), |bencher| bencher.iter(|| append(batch)));
+    }
+    group.finish();
     runtime.block_on(async {
         log.close().await;
         task.wait().await.unwrap();
     });
 }
 
-criterion_group!(benches, commit, upkeep, table, frames, window);
+/// What a request asks for, from its bytes.
+fn request(criterion: &mut Criterion) {
+    let origins =
+        OriginSettings { is_loopback: true, allowed_origins: Vec::new(), allowed_hosts: Vec::new() };
+    let settings = HttpSettings {
+        origins,
+        event_bytes_max: 1 << 20,
+        batch_events_max: 10_000,
+        batch_bytes_max: 16 << 20,
+        body_timeout: Duration::from_secs(10),
+        page_bytes_max: PAGE_BYTES_MAX,
+        keep_alive: Duration::from_secs(15),
+        retry: (Duration::ZERO, Duration::ZERO),
+    };
+    let stream = StreamName::parse("audits").unwrap();
+    let line = format!("{{\"type\":\"user.login\",\"data\":{{\"text\":\"{}\"}}}}\n", "x".repeat(188));
+    let mut group = criterion.benchmark_group("request body");
+    for (content_type, lines) in [("application/json", 1), ("application/x-ndjson", 1_000)] {
+        let body = line.repeat(lines);
+        group.throughput(Throughput::Bytes(body.len() as u64));
+        group.bench_function(content_type, |bencher| {
+            bencher
+                .iter(|| parse_body(content_type, black_box(body.as_bytes()), &stream, &settings).unwrap());
+        });
+    }
+}
+
+criterion_group!(benches, commit, upkeep, table, frames, window, request);
 criterion_main!(benches);

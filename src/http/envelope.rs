@@ -84,6 +84,19 @@ pub(super) fn read(content_type: &str, body: &[u8], context: &Context<'_>) -> Re
     Ok(Envelope { contents: vec![content], is_batch: false })
 }
 
+/// The events of a body that is posted to a stream: all that happens to it between the socket and the log.
+///
+/// *Errors*: what is wrong with it, by member.
+pub fn parse_body(
+    content_type: &str,
+    body: &[u8],
+    stream: &StreamName,
+    settings: &HttpSettings,
+) -> Result<Vec<Content>, Problem> {
+    read(content_type, body, &Context { stream: Some(stream), key: None, settings })
+        .map(|envelope| envelope.contents)
+}
+
 fn unsupported(content_type: &str) -> Problem {
     let shown = if content_type.is_empty() { "no content type" } else { "this content type" };
     let detail =

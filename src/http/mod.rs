@@ -31,6 +31,7 @@ mod service;
 mod stream;
 mod transfer;
 
+pub use envelope::parse_body;
 pub use listen::{ConnectionSettings, bind, serve};
 pub use origin::OriginSettings;
 pub use problem::{Problem, ProblemCode};
