@@ -34,6 +34,7 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
+use tokio::time::Instant;
 use window::Window;
 use writer::{Command, Queued, Trim, Writer};
 
@@ -181,13 +182,15 @@ impl Log {
         let permit = self.shared.queue_bytes.clone().try_acquire_many_owned(permits);
         let permit = permit.map_err(|_| AppendError::QueueFull)?;
         let (reply, answer) = oneshot::channel();
-        self.queue.try_send(Command::Append(Queued { append, bytes, reply, permit })).map_err(|error| {
-            match error {
-                mpsc::error::TrySendError::Full(_) => AppendError::QueueFull,
-                mpsc::error::TrySendError::Closed(_) => AppendError::Closed,
-            }
+        let queued_at = Instant::now();
+        let queued = Queued { append, bytes, reply, permit };
+        self.queue.try_send(Command::Append(queued)).map_err(|error| match error {
+            mpsc::error::TrySendError::Full(_) => AppendError::QueueFull,
+            mpsc::error::TrySendError::Closed(_) => AppendError::Closed,
         })?;
-        answer.await.unwrap_or(Err(AppendError::Unavailable))
+        let outcome = answer.await.unwrap_or(Err(AppendError::Unavailable));
+        self.shared.history.pace.acked(queued_at.elapsed());
+        outcome
     }
 
     /// Deletes the events up to this seq, as far as there are such, in steps; readers that still want them are told of

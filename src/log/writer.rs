@@ -241,6 +241,7 @@ impl Writer {
 
     /// Commits, publishes and acks one batch. Nothing is published or answered before the commit has returned.
     async fn append(&mut self, batch: Vec<Queued>) -> Result<(), Failure> {
+        let began = Instant::now();
         let outcome = match self.appender.free_bytes() {
             Some(free) if free < self.disk_free_bytes_min => Err(CommitError::Full),
             _ => self.commit(&batch).await,
@@ -249,6 +250,7 @@ impl Writer {
             Ok((plan, frames)) => {
                 self.publish(&plan.events, frames);
                 ack(batch, plan.outcomes);
+                self.shared.history.pace.committed(began.elapsed());
                 Ok(())
             }
             Err(error) => match refuse(&error) {
