@@ -148,7 +148,7 @@ fn table(criterion: &mut Criterion) {
                 let page = store.text_page(after, 20_000, &selection, PAGE_EVENTS);
                 let page = place.runtime.block_on(page).unwrap().unwrap();
                 after = (after + 997) % 15_000;
-                page_of_texts(0, page.read(), SSE, PAGE_BYTES_MAX)
+                page_of_texts(0, page.read(), SSE, PAGE_BYTES_MAX, PAGE_EVENTS)
             });
         });
     }
@@ -206,6 +206,7 @@ fn window(criterion: &mut Criterion) {
             selection: Selection::all(),
             format: SSE,
             through: None,
+            until: None,
             limit: None,
             page_bytes_max: 64 << 10,
         };

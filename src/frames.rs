@@ -12,7 +12,7 @@
 //! Each format is a cut of the same bytes: SSE the whole frame, `event=message` the frame without its first line,
 //! NDJSON the JSON with its LF. Only `format=data` is written anew.
 
-use crate::event::{Event, EventText, EventType, Selection, Seq, StreamName, Timestamp};
+use crate::event::{Event, EventText, EventType, Filter, Selection, Seq, StreamName, Timestamp};
 use crate::sse::{Block, put_block, put_line};
 use crate::wire;
 use bytes::Bytes;
@@ -131,6 +131,20 @@ impl Frames {
         }
     }
 
+    fn passes(&self, mark: &Mark, filter: &Filter) -> bool {
+        if filter.is_all() {
+            return true;
+        }
+        let json = |range| std::str::from_utf8(&self.bytes[range]).unwrap_or_default();
+        // The payload is the last member. It need not be JSON where another process wrote it, and is read by itself.
+        let data = json(mark.data_start..mark.json_end - 1);
+        let head = json(mark.json_start..mark.data_start);
+        match head.strip_suffix(",\"data\":") {
+            Some(head) => filter.matches_shown(&format!("{head}}}"), Some(data)),
+            None => filter.matches_shown(&format!("{head}}}"), None),
+        }
+    }
+
     fn payload_frame(&self, mark: &Mark, format: Format) -> Bytes {
         let json = String::from_utf8_lossy(&self.bytes[mark.data_start..mark.json_end - 1]);
         let mut out = Vec::with_capacity(json.len() + 64);
@@ -240,7 +254,9 @@ impl<'a> PageBuilder<'a> {
                 break;
             }
             self.cursor = mark.seq;
-            if !self.selection.matches(&mark.stream, &mark.r#type) {
+            if !self.selection.matches_names(&mark.stream, &mark.r#type)
+                || !frames.passes(mark, &self.selection.filter)
+            {
                 continue;
             }
             self.page_events += 1;
@@ -349,7 +365,7 @@ mod tests {
     fn unwanted_events_move_the_cursor_and_leave_no_bytes() {
         let frames =
             Frames::encode(&[event(1, "a", "x", None), event(2, "b", "x", None), event(3, "a", "y", None)]);
-        let selection = Selection { streams: vec![Pattern::parse("b").unwrap()], types: Vec::new() };
+        let selection = Selection { streams: vec![Pattern::parse("b").unwrap()], ..Selection::default() };
         let (text, cursor) = page(&frames, 0, &selection, Format::Lines);
         assert!(text.starts_with("{\"seq\":2,") && text.lines().count() == 1);
         assert_eq!(cursor, 3);

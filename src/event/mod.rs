@@ -2,12 +2,14 @@
 //!
 //! Layer L0: values only. May import nothing of this crate but its own parts; knows no I/O, SQL or HTTP.
 
+mod filter;
 mod json;
 mod name;
 mod selection;
 mod text;
 mod time;
 
+pub use filter::{Condition, Filter};
 pub use json::{DEPTH_MAX, JsonError, compact, quote};
 pub use name::{
     EventType, ID_CHARS_MAX, IdempotencyKey, NameError, STREAM_BYTES_MAX, StreamName, TYPE_CHARS_MAX,

@@ -2,7 +2,7 @@
 //!
 //! Layer L0.
 
-use super::{EventType, StreamName};
+use super::{EventText, EventType, Filter, StreamName};
 
 /// A name, or every name that begins with a prefix (`orders.*`).
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -36,13 +36,19 @@ impl Pattern {
     }
 }
 
-/// The events a reader wants: any of the streams and any of the types. Empty lists want all.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+/// The events a reader wants: any of the streams, any of the types, and what the filter lets through. Empty lists want
+/// all.
+///
+/// Streams and types are names: the table is searched by them and has an index of them. The filter looks into each
+/// event that they leave.
+#[derive(Debug, Clone, Default, PartialEq)]
 pub struct Selection {
     /// Streams, any of which; none means all.
     pub streams: Vec<Pattern>,
     /// Types, any of which; none means all.
     pub types: Vec<Pattern>,
+    /// What is asked of each event of these names.
+    pub filter: Filter,
 }
 
 impl Selection {
@@ -53,16 +59,30 @@ impl Selection {
 
     /// Everything in one stream.
     pub fn stream(name: &StreamName) -> Self {
-        Self { streams: vec![Pattern::Exact(name.as_str().to_owned())], types: Vec::new() }
+        Self { streams: vec![Pattern::Exact(name.as_str().to_owned())], ..Self::default() }
     }
 
     /// Wants every event.
     pub fn is_all(&self) -> bool {
+        self.has_all_names() && self.filter.is_all()
+    }
+
+    /// Wants events of every stream and type.
+    pub fn has_all_names(&self) -> bool {
         self.streams.is_empty() && self.types.is_empty()
     }
 
-    /// Whether an event of this stream and type is wanted.
-    pub fn matches(&self, stream: &StreamName, r#type: &EventType) -> bool {
+    /// Whether an event is wanted.
+    pub fn matches(&self, event: &EventText<'_>) -> bool {
+        let any =
+            |patterns: &[Pattern], name| patterns.is_empty() || patterns.iter().any(|p| p.matches(name));
+        any(&self.streams, event.stream)
+            && any(&self.types, event.r#type)
+            && self.filter.matches(event.source, event.subject, event.data)
+    }
+
+    /// Whether events of this stream and type are wanted, as far as their names tell.
+    pub fn matches_names(&self, stream: &StreamName, r#type: &EventType) -> bool {
         let any = |patterns: &[Pattern], name: &str| {
             patterns.is_empty() || patterns.iter().any(|p| p.matches(name))
         };

@@ -10,13 +10,14 @@ use bytes::Bytes;
 
 /// A page of the events after this cursor, which the caller has selected.
 ///
-/// *Bounds*: no further event once `bytes_max` bytes are reached; one event larger than that is a page of its own.
-/// The cursor of the page is its last event.
+/// *Bounds*: at most `events_max` events, which is not 0, and no further event once `bytes_max` bytes are reached; one
+/// event larger than that is a page of its own. The cursor of the page is its last event.
 pub fn page_of_texts<'a>(
     cursor: Seq,
     events: impl Iterator<Item = EventText<'a>>,
     format: Format,
     bytes_max: usize,
+    events_max: usize,
 ) -> Page {
     // What a page has beyond its bound is mostly less than one small event.
     let mut out = Vec::with_capacity(bytes_max.min(1 << 20) + 1_024);
@@ -26,7 +27,7 @@ pub fn page_of_texts<'a>(
         page.events += 1;
         page.last_seq = Some(event.seq);
         page.cursor = event.seq;
-        if out.len() >= bytes_max {
+        if out.len() >= bytes_max || page.events >= events_max {
             break;
         }
     }

@@ -1,13 +1,15 @@
 //! The query parameters of the read routes, and the cursor with all the names that clients give it.
 
 use super::{HttpSettings, Problem, ProblemCode, form};
-use crate::event::{Pattern, Selection, Seq, StreamName, Timestamp};
+use crate::event::{Condition, Pattern, Selection, Seq, StreamName, Timestamp};
 use crate::frames::Format;
 use crate::log::{From, ReaderOptions};
 use axum::http::HeaderMap;
 
 /// Most patterns for streams, and for types, of one reader.
 const PATTERNS_MAX: usize = 64;
+/// Most conditions on the payload.
+const CONDITIONS_MAX: usize = 16;
 
 /// The shape of an event on a stream.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -31,6 +33,12 @@ pub(super) struct ReadQuery {
     /// Every type as a plain message.
     pub(super) as_message: bool,
     pub(super) limit: Option<u64>,
+    /// End before the first event of this time.
+    pub(super) until: Option<Timestamp>,
+    /// End before this seq.
+    pub(super) before: Option<Seq>,
+    /// Newest first; pages only.
+    pub(super) is_descending: bool,
     /// The parameters that are not the cursor, as given: what a link to the next page repeats.
     pub(super) rest: String,
 }
@@ -41,7 +49,8 @@ impl ReadQuery {
         ReaderOptions {
             selection: self.selection.clone(),
             format,
-            through: None,
+            through: self.before.map(|before| before.saturating_sub(1)),
+            until: self.until,
             limit: self.limit,
             page_bytes_max: settings.page_bytes_max,
         }
@@ -64,6 +73,9 @@ pub(super) fn read(
         payload: Payload::default(),
         as_message: false,
         limit: None,
+        until: None,
+        before: None,
+        is_descending: false,
         rest: String::new(),
     };
     let mut header_cursor = None;
@@ -82,8 +94,19 @@ pub(super) fn read(
                 continue;
             }
             "after" => start(&mut read.from, &name, cursor(&name, value)?)?,
-            "since" => start(&mut read.from, &name, From::Since(since(value)?))?,
+            "since" => start(&mut read.from, &name, From::Since(time(&name, value)?))?,
             "last" => start(&mut read.from, &name, From::Last(number(&name, value)?))?,
+            "before" => {
+                once(&read.before, &name)?;
+                read.before = Some(number(&name, value)?);
+            }
+            "until" => {
+                once(&read.until, &name)?;
+                let until = time(&name, value)?;
+                read.until = Some(until);
+                // A link repeats the time that was meant, not how long ago it was.
+                rest.append_pair(&name, &until.to_string());
+            }
             other => {
                 member(&mut read, other, value, stream.is_some())?;
                 rest.append_pair(other, value);
@@ -111,6 +134,13 @@ fn member(read: &mut ReadQuery, name: &str, value: &str, is_one_stream: bool) ->
         }
         "stream" => push(&mut read.selection.streams, name, value)?,
         "type" => push(&mut read.selection.types, name, value)?,
+        "source" => push_name(&mut read.selection.filter.sources, name, value)?,
+        "subject" => push_name(&mut read.selection.filter.subjects, name, value)?,
+        "order" => match value {
+            "asc" => read.is_descending = false,
+            "desc" => read.is_descending = true,
+            _ => return Err(parameter(name, "must be asc or desc")),
+        },
         "format" => {
             read.payload = match value {
                 "event" => Payload::Event,
@@ -122,10 +152,18 @@ fn member(read: &mut ReadQuery, name: &str, value: &str, is_one_stream: bool) ->
             "message" => read.as_message = true,
             _ => return Err(parameter(name, "must be message")),
         },
-        _ => {
-            let known = "after, since, last, last_event_id, log, limit, stream, type, format and event";
-            return Err(parameter(name, &format!("is not known; known are {known}")));
-        }
+        _ => match Condition::parse(name, value) {
+            Some(Ok(_)) if read.selection.filter.conditions.len() >= CONDITIONS_MAX => {
+                return Err(parameter(name, &format!("is one of more than {CONDITIONS_MAX} conditions")));
+            }
+            Some(Ok(condition)) => read.selection.filter.conditions.push(condition),
+            Some(Err(what)) => return Err(parameter(name, what)),
+            None => {
+                let known = "after, since, last, before, until, last_event_id, log, limit, order, stream, type, source, \
+                             subject, data (with a member, as in data.actor=alice), format and event";
+                return Err(parameter(name, &format!("is not known; known are {known}")));
+            }
+        },
     }
     Ok(())
 }
@@ -138,6 +176,14 @@ fn push(patterns: &mut Vec<Pattern>, name: &str, value: &str) -> Result<(), Prob
         return Err(parameter(name, &format!("can be given at most {PATTERNS_MAX} times")));
     }
     patterns.push(pattern);
+    Ok(())
+}
+
+fn push_name(names: &mut Vec<String>, name: &str, value: &str) -> Result<(), Problem> {
+    if names.len() >= PATTERNS_MAX {
+        return Err(parameter(name, &format!("can be given at most {PATTERNS_MAX} times")));
+    }
+    names.push(value.to_owned());
     Ok(())
 }
 
@@ -174,10 +220,10 @@ fn number(name: &str, value: &str) -> Result<u64, Problem> {
 }
 
 /// A time, or how long ago.
-fn since(value: &str) -> Result<Timestamp, Problem> {
+fn time(name: &str, value: &str) -> Result<Timestamp, Problem> {
     Timestamp::parse(value)
         .or_else(|| humantime::parse_duration(value).ok().map(|ago| Timestamp::now().minus(ago)))
-        .ok_or_else(|| parameter("since", "must be an RFC 3339 time, or a duration such as 10m, 2h or 7d"))
+        .ok_or_else(|| parameter(name, "must be an RFC 3339 time, or a duration such as 10m, 2h or 7d"))
 }
 
 /// A parameter that cannot be used.

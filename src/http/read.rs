@@ -39,9 +39,14 @@ pub(super) async fn read(app: &App, request: &Parts, stream: Option<StreamName>)
     let representation = negotiate(&request.headers)?;
     let query = request.uri.query().unwrap_or_default();
     let query: ReadQuery = query::read(&request.headers, query, stream.as_ref())?;
+    if query.is_descending && representation != Representation::Json {
+        return Err(query::parameter("order", "can be desc only for a JSON page"));
+    }
     match representation {
         Representation::Sse => Ok(event_stream::open(app, query).await),
-        Representation::Json => Ok(page::json(app, query, stream.as_ref()).await?.map(AnswerBody::Whole)),
+        Representation::Json => {
+            Ok(page::json(app, query, stream.as_ref(), &request.headers).await?.map(AnswerBody::Whole))
+        }
         Representation::Lines => Ok(page::lines(app, query).await?.map(AnswerBody::Whole)),
     }
 }

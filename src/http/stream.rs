@@ -13,7 +13,7 @@ use crate::log::{From, Gap, Log, Reader, Reset, Step};
 use crate::sse::{Block, KEEP_ALIVE, put_block};
 use crate::wire::{CursorData, GapData, NoticeData, ResetData, control};
 use axum::body::Body;
-use axum::http::{HeaderValue, Response, header};
+use axum::http::{HeaderValue, Response, StatusCode, header};
 use bytes::Bytes;
 use serde::Serialize;
 use std::io;
@@ -32,14 +32,19 @@ pub(super) async fn open(app: &App, query: ReadQuery) -> Answer {
     let retry = random_between(app.settings.retry);
     let resume = match app.log.resume(from, query.log_id.as_deref(), &query.selection).await {
         Ok(resume) => resume,
-        Err(error) => {
-            Problem::read_failed(&error);
-            let mut out = Vec::new();
-            put_notice(&mut out, Closing::Unavailable, Some(retry));
-            return respond(AnswerBody::Whole(Body::from(out)));
-        }
+        Err(error) => return unavailable(&error, retry),
     };
-    let reader = app.log.reader(resume.cursor, query.reader_options(&app.settings, format));
+    let mut reader = app.log.reader(resume.cursor, query.reader_options(&app.settings, format));
+    match reader.is_over().await {
+        // The one answer after which an EventSource does not come back.
+        Ok(true) => {
+            let mut answer = Answer::default();
+            *answer.status_mut() = StatusCode::NO_CONTENT;
+            return answer;
+        }
+        Ok(false) => {}
+        Err(error) => return unavailable(&error, retry),
+    }
     let silent_until = Instant::now() + app.settings.keep_alive;
     tracing::info!(cursor = resume.cursor, "stream opened");
     let stream = EventStream {
@@ -57,6 +62,13 @@ pub(super) async fn open(app: &App, query: ReadQuery) -> Answer {
         record: Record { reason: "disconnected", events: 0, bytes: 0 },
     };
     respond(AnswerBody::Stream(Box::new(stream)))
+}
+
+fn unavailable(error: &(dyn std::error::Error + 'static), retry: Duration) -> Answer {
+    Problem::read_failed(error);
+    let mut out = Vec::new();
+    put_notice(&mut out, Closing::Unavailable, Some(retry));
+    respond(AnswerBody::Whole(Body::from(out)))
 }
 
 fn respond(body: AnswerBody) -> Answer {
@@ -173,7 +185,7 @@ impl EventStream {
                     () = silence(&mut self.timer, self.silent_until) => return Some(self.sign_of_life()),
                 },
                 Ok(Step::End) => {
-                    self.record.reason = "limit reached";
+                    self.record.reason = "end reached";
                     return None;
                 }
                 Err(error) => {

@@ -90,7 +90,7 @@ impl Pace {
     }
 }
 
-/// A page without a selection, or one that is being read.
+/// A page of all names, or one that is being read.
 #[derive(Debug)]
 struct Shared {
     after: Seq,
@@ -117,7 +117,7 @@ impl History {
             let text = self.store.text_page(after, through, selection, events_max).await?;
             Ok(text.map(Arc::new))
         };
-        if !selection.is_all() {
+        if !selection.has_all_names() {
             return read(through).await;
         }
         let through = through.min(after.saturating_add(events_max as Seq));

@@ -27,10 +27,11 @@ pub use reader::{Gap, ReadError, Reader, ReaderOptions, Step};
 pub use resume::{From, Reset, Resume};
 pub use writer::LogFailed;
 
-use crate::event::{Event, Receipt, Selection, Seq};
+use crate::event::{Event, Receipt, Selection, Seq, Timestamp};
 use crate::store::{self, OpenError, Store, StoreError, StoreSettings};
 use history::History;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
 use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
@@ -86,12 +87,21 @@ pub(crate) struct Shared {
     window: Window,
     /// Set by the writer only, after the window holds what it promises.
     bounds: watch::Sender<Bounds>,
+    /// `created_at` of the newest event, set before the bounds that show it. *Units*: microseconds since 1970.
+    last_created_at: AtomicI64,
     /// Sent by the writer after the bounds have changed, at its own pace; wakes every waiting reader.
     pulse: watch::Sender<()>,
     /// Bounds the queue in bytes: a permit a byte, taken on entry, given back with the ack.
     queue_bytes: Arc<Semaphore>,
     queue_bytes_max: usize,
     history: History,
+}
+
+impl Shared {
+    /// `created_at` of the newest event; no event to come has an earlier one.
+    fn last_created_at(&self) -> Timestamp {
+        Timestamp::from_microseconds(self.last_created_at.load(Ordering::Acquire))
+    }
 }
 
 /// The writer task of a log. Await it: it ends when the log is closed, or fails.
@@ -143,6 +153,7 @@ impl Log {
             store: opened.store,
             window,
             bounds: watch::Sender::new(bounds),
+            last_created_at: AtomicI64::new(state.last_created_at.microseconds()),
             pulse: watch::Sender::new(()),
             queue_bytes: Arc::new(Semaphore::new(settings.queue_bytes_max)),
             queue_bytes_max: settings.queue_bytes_max,
@@ -224,6 +235,27 @@ impl Log {
         selection: &Selection,
     ) -> Result<Resume, StoreError> {
         resume::resume(self, from, log_id, selection).await
+    }
+
+    /// The cursor from which the newest `count` wanted events up to `through` follow, or all that are retained.
+    ///
+    /// With a filter each event is looked at, backward from `through`, until so many are found.
+    /// *Errors*: the table could not be searched. *Cancel safety*: safe.
+    pub async fn before_last(
+        &self,
+        count: u64,
+        selection: &Selection,
+        through: Seq,
+    ) -> Result<Seq, StoreError> {
+        resume::before_last(self, count, selection, through).await
+    }
+
+    /// The newest seq before this time.
+    ///
+    /// *Errors*: the table could not be searched. *Cancel safety*: safe.
+    pub async fn cursor_before(&self, time: Timestamp) -> Result<Seq, StoreError> {
+        let bounds = self.bounds();
+        self.shared.store.cursor_before(time, bounds.first_seq, bounds.last_seq).await
     }
 
     /// A reader of what is after this cursor.

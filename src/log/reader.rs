@@ -4,7 +4,7 @@
 //! it waits for the next commit (live). Whoever falls out of the window is simply behind it again.
 
 use super::Shared;
-use crate::event::{Selection, Seq};
+use crate::event::{Selection, Seq, Timestamp};
 use crate::frames::{Format, Frames, Page, PageBuilder, page_of_texts};
 use crate::store::{PageLimits, StoreError, TextPage};
 use std::sync::Arc;
@@ -19,6 +19,8 @@ pub struct ReaderOptions {
     pub format: Format,
     /// End after this seq; `None` follows the log for ever.
     pub through: Option<Seq>,
+    /// End before the first event of this time. A time to come is waited for: it ends when such an event is there.
+    pub until: Option<Timestamp>,
     /// End after so many events.
     pub limit: Option<u64>,
     /// Most bytes of one page, but for a single event that is larger. *Units*: bytes.
@@ -54,6 +56,12 @@ pub struct ReadError {
     cursor: Seq,
     #[source]
     source: StoreError,
+}
+
+impl From<ReadError> for StoreError {
+    fn from(error: ReadError) -> Self {
+        error.source
+    }
 }
 
 /// Most events of one page of the table.
@@ -108,7 +116,7 @@ impl Reader {
     pub async fn next(&mut self) -> Result<Step, ReadError> {
         loop {
             let bounds = *self.shared.bounds.borrow();
-            if self.remaining == 0 || self.options.through.is_some_and(|through| self.cursor >= through) {
+            if self.is_over().await? {
                 return Ok(Step::End);
             }
             if self.cursor + 1 < bounds.first_seq {
@@ -141,6 +149,31 @@ impl Reader {
         }
     }
 
+    /// Whether it has had all it asks for, and nothing to come is of it.
+    ///
+    /// *Errors*: the table could not be searched. *Cancel safety*: safe.
+    pub async fn is_over(&mut self) -> Result<bool, ReadError> {
+        self.resolve_until().await?;
+        Ok(self.remaining == 0 || self.options.through.is_some_and(|through| self.cursor >= through))
+    }
+
+    /// Turns the time at which it ends into a seq, once that is certain: no event to come is older than the newest.
+    async fn resolve_until(&mut self) -> Result<(), ReadError> {
+        let Some(until) = self.options.until.filter(|until| *until <= self.shared.last_created_at()) else {
+            return Ok(());
+        };
+        // The newest event may be newer than the bounds that were seen before.
+        let search = Box::pin(self.shared.store.cursor_before(until, 1, Seq::MAX >> 1));
+        match search.await {
+            Ok(last) => {
+                self.options.through = Some(self.options.through.map_or(last, |through| through.min(last)));
+                self.options.until = None;
+                Ok(())
+            }
+            Err(source) => Err(ReadError { cursor: self.cursor, source }),
+        }
+    }
+
     /// While a page of the table is being sent: makes the next one, and has the table read what follows it. Elsewhere
     /// it does nothing.
     ///
@@ -160,7 +193,9 @@ impl Reader {
             None => self.text_ahead(self.cursor, self.remaining).await,
         };
         let Some(text) = text else { return (None, None) };
-        let remaining = self.remaining - text.events.min(self.remaining);
+        // How many of its events pass the filter is not known before they are looked at.
+        let events = if self.options.selection.filter.is_all() { text.events } else { 0 };
+        let remaining = self.remaining.saturating_sub(events);
         let (following, page) = tokio::join!(
             biased;
             self.text_ahead(text.scanned_to, remaining),
@@ -211,8 +246,10 @@ impl Reader {
         }
         // What a text cannot tell in one way only, the rows tell.
         let turn = self.shared.history.turn().await;
-        let limits =
-            PageLimits { events_max: events_max(self.remaining), bytes_max: self.options.page_bytes_max };
+        let limits = PageLimits {
+            events_max: self.events_max(self.remaining),
+            bytes_max: self.options.page_bytes_max,
+        };
         let stored = self.shared.store.page(self.cursor, through, &self.options.selection, limits).await?;
         drop(turn);
         if stored.trimmed_seq > self.cursor {
@@ -229,7 +266,7 @@ impl Reader {
         through: Seq,
         remaining: u64,
     ) -> Result<Option<Arc<TextPage>>, StoreError> {
-        let events_max = events_max(remaining).min(self.options.page_bytes_max / self.event_bytes + 1);
+        let events_max = self.events_max(remaining).min(self.options.page_bytes_max / self.event_bytes + 1);
         self.shared.history.text_page(after, through, &self.options.selection, events_max).await
     }
 
@@ -237,11 +274,20 @@ impl Reader {
     fn page_of_text(&self, text: &TextPage) -> Option<Page> {
         let mut events = text.read();
         let options = &self.options;
-        let mut page = page_of_texts(text.after, &mut events, options.format, options.page_bytes_max);
+        let filter = &options.selection.filter;
+        let wanted = events.by_ref().filter(|event| filter.matches(event.source, event.subject, event.data));
+        let events_max = usize::try_from(self.remaining).unwrap_or(usize::MAX);
+        let mut page = page_of_texts(text.after, wanted, options.format, options.page_bytes_max, events_max);
         if events.is_whole() {
             page.cursor = text.scanned_to;
         }
         (page.cursor > text.after).then_some(page)
+    }
+
+    /// How many events of the table may be read for a page with so many.
+    fn events_max(&self, remaining: u64) -> usize {
+        let remaining = if self.options.selection.filter.is_all() { remaining } else { u64::MAX };
+        usize::try_from(remaining).unwrap_or(usize::MAX).min(PAGE_EVENTS_MAX)
     }
 
     /// A trim is committed and perhaps not yet published: waits for the bounds that tell it.
@@ -291,9 +337,4 @@ impl Reader {
         self.cursor = to;
         gap
     }
-}
-
-/// How many events a page of the table may have.
-fn events_max(remaining: u64) -> usize {
-    usize::try_from(remaining).unwrap_or(usize::MAX).min(PAGE_EVENTS_MAX)
 }

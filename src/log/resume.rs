@@ -1,8 +1,15 @@
 //! The resume contract: where a reader begins, and what it must be told first.
 
-use super::Log;
+use super::{Log, ReaderOptions, Step};
 use crate::event::{Selection, Seq, Timestamp};
+use crate::frames::Format;
 use crate::store::StoreError;
+
+/// How many seqs the first step back looks at; each further one at twice as many, up to the most.
+const LOOK_BACK_SEQS: Seq = 1_024;
+const LOOK_BACK_SEQS_MAX: Seq = 65_536;
+/// What is held of them at a time. *Units*: bytes.
+const LOOK_BACK_PAGE_BYTES: usize = 64 << 10;
 
 /// What a reader comes with.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -61,7 +68,66 @@ pub(super) async fn resume(
         From::After(cursor) if cursor > last => (last, Some(Reset::Ahead { cursor })),
         From::After(cursor) => (cursor, None),
         From::Since(time) => (store.cursor_before(time, first, last).await?, None),
-        From::Last(count) => (store.cursor_before_last(count, selection, first, last).await?, None),
+        From::Last(count) => (before_last(log, count, selection, last).await?, None),
     };
     Ok(Resume { cursor, reset })
+}
+
+/// The cursor from which the newest `count` wanted events up to `last` follow, or all that are retained.
+///
+/// Where a filter has to look at each event: backward, in steps that are read forward.
+pub(super) async fn before_last(
+    log: &Log,
+    count: u64,
+    selection: &Selection,
+    last: Seq,
+) -> Result<Seq, StoreError> {
+    let first = log.bounds().first_seq;
+    if selection.filter.is_all() {
+        return log.shared.store.cursor_before_last(count, selection, first, last).await;
+    }
+    let floor = first - 1;
+    let (mut through, mut missing, mut seqs) = (last, count, LOOK_BACK_SEQS);
+    while through > floor {
+        let after = through.saturating_sub(seqs).max(floor);
+        let (_, found) = read(log, selection, after, through, u64::MAX).await?;
+        if found >= missing {
+            let (cursor, _) = read(log, selection, after, through, found - missing).await?;
+            return Ok(cursor);
+        }
+        missing -= found;
+        through = after;
+        seqs = (seqs * 2).min(LOOK_BACK_SEQS_MAX);
+    }
+    Ok(floor)
+}
+
+/// Reads so many wanted events of a range: the last of them, and how many they are.
+async fn read(
+    log: &Log,
+    selection: &Selection,
+    after: Seq,
+    through: Seq,
+    limit: u64,
+) -> Result<(Seq, u64), StoreError> {
+    let options = ReaderOptions {
+        selection: selection.clone(),
+        format: Format::Lines,
+        through: Some(through),
+        until: None,
+        limit: Some(limit),
+        page_bytes_max: LOOK_BACK_PAGE_BYTES,
+    };
+    let mut reader = log.reader(after, options);
+    let (mut cursor, mut found) = (after, 0);
+    loop {
+        match reader.next().await? {
+            Step::Page(page) => {
+                cursor = page.last_seq.unwrap_or(cursor);
+                found += page.events as u64;
+            }
+            Step::Gap(gap) => cursor = gap.to,
+            Step::CaughtUp | Step::End => return Ok((cursor, found)),
+        }
+    }
 }

@@ -10,6 +10,7 @@ use crate::store::{Appender, CommitError, IdKey, LogState, PageLimits, StoreErro
 use std::collections::{HashMap, HashSet};
 use std::fs::File;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 use tokio::sync::mpsc::error::TryRecvError;
 use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot};
@@ -375,6 +376,7 @@ impl Writer {
         let Some(last) = events.last() else { return };
         self.position = Position { last_seq: last.seq, last_created_at: last.created_at };
         self.shared.window.push(frames);
+        self.shared.last_created_at.store(last.created_at.microseconds(), Ordering::Release);
         self.shared.bounds.send_modify(|bounds| bounds.last_seq = last.seq);
         self.pulse.want();
     }

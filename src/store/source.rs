@@ -31,7 +31,7 @@ impl Store {
         selection: &Selection,
         events_max: usize,
     ) -> Result<Source, StoreError> {
-        if selection.is_all() {
+        if selection.has_all_names() {
             // Seqs are contiguous: a range of so many needs no LIMIT.
             return Ok(Source::Range {
                 after,

@@ -4,7 +4,7 @@
 //! |---|---|
 //! | `server`, `raw`, `stream`, `table` | the server of a test; a bare connection; an event stream; the table as it is |
 //! | `resume`, `dialect` | the contract of design.md section 6: where a reader begins, and every byte it is sent |
-//! | `append`, `pages` | POST in all its forms; JSON pages, NDJSON, one event |
+//! | `append`, `pages`, `selection` | POST in all its forms; JSON pages, NDJSON, one event; what is selected, everywhere the same |
 //! | `errors`, `malformed` | problems, origins, the shapes of smuggling; ten thousand broken requests |
 //! | `bench` | the load generator, and that it finds what a server does wrong |
 //! | `slow` | clients that send or read slowly or not at all |
@@ -22,6 +22,7 @@ mod pages;
 mod raw;
 mod regression;
 mod resume;
+mod selection;
 mod server;
 mod slow;
 mod stream;

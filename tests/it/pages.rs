@@ -96,10 +96,11 @@ async fn walk(server: &Server, first: &str, limit: usize) -> Vec<String> {
         assert!(page_cursor >= cursor && page_cursor <= last_seq);
         cursor = page_cursor;
         let Some(next) = page["next"].as_str() else {
-            assert_eq!((cursor, reply.header("link")), (last_seq, ""));
+            assert_eq!(cursor, last_seq);
+            assert!(!reply.header("link").contains("next"));
             return events;
         };
-        assert_eq!(reply.header("link"), format!("<{next}>; rel=\"next\""));
+        assert!(reply.header("link").starts_with(&format!("<{next}>; rel=\"next\"")));
         assert_ne!(next, path, "a page without an end");
         path = next.to_owned();
     }

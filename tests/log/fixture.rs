@@ -124,6 +124,7 @@ pub(crate) fn options() -> ReaderOptions {
         selection: Selection::all(),
         format: Format::Lines,
         through: None,
+        until: None,
         limit: None,
         page_bytes_max: 64 << 10,
     }

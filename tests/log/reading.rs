@@ -154,7 +154,8 @@ async fn selection_means_the_same_in_memory_and_in_the_table() {
             for types in
                 [&[][..], &["user"], &["user.*"], &["ü.*", "message"], &["*"], &["user.*", "user.login"]]
             {
-                let selection = Selection { streams: patterns(streams), types: patterns(types) };
+                let selection =
+                    Selection { streams: patterns(streams), types: patterns(types), ..Selection::default() };
                 let is_wanted = |name: &str, texts: &[&str]| {
                     let is_meant = |text: &&str| match text.strip_suffix('*') {
                         Some(prefix) => name.starts_with(prefix),

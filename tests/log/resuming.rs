@@ -154,7 +154,7 @@ async fn last_counts_only_what_the_selection_wants_and_what_is_retained() {
     let (log, task) = place.open().await;
     let names = ["a.x", "b", "a.y", "b", "b", "a.x", "b"];
     append(&log, names.map(|name| content(name, None, "1"))).await.unwrap();
-    let a = Selection { streams: vec![Pattern::parse("a.*").unwrap()], types: Vec::new() };
+    let a = Selection { streams: vec![Pattern::parse("a.*").unwrap()], ..Selection::default() };
     let all = Selection::all();
     for (count, of_a, of_all) in
         [(0, 7, 7), (1, 5, 6), (2, 2, 5), (3, 0, 4), (4, 0, 3), (7, 0, 0), (Seq::MAX, 0, 0)]

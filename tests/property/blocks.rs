@@ -59,8 +59,11 @@ fn selection() -> impl Strategy<Value = Selection> {
         &[],
     ]);
     let types = select(vec![&[][..], &[], &["user.login"], &["user.*"], &["none"]]);
-    (streams, types)
-        .prop_map(move |(streams, types)| Selection { streams: parse(streams), types: parse(types) })
+    (streams, types).prop_map(move |(streams, types)| Selection {
+        streams: parse(streams),
+        types: parse(types),
+        ..Selection::default()
+    })
 }
 
 /// Fills the log: by appends, but for some events in the midst, which another process inserts.
@@ -107,6 +110,7 @@ async fn read(log: &Log, cursor: Seq, selection: &Selection, through: Option<Seq
     let mut reader = log.reader(
         cursor,
         ReaderOptions {
+            until: None,
             selection: selection.clone(),
             format: Format::Lines,
             through,

@@ -114,7 +114,7 @@ fn wishes() -> impl Strategy<Value = Wishes> {
         patterns(&["a", "a.b", "a.*", "a.b.*", "orders.*", "none", "*"]),
         patterns(&["message", "user", "user.*", "ü.*", "none", "*"]),
     )
-        .prop_map(|(streams, types)| Selection { streams, types });
+        .prop_map(|(streams, types)| Selection { streams, types, ..Selection::default() });
     let format =
         select(vec![Format::Lines, Format::Sse { as_message: false }, Format::Sse { as_message: true }]);
     let through = prop_oneof![4 => Just(None), 1 => any::<Index>().prop_map(Some)];
@@ -345,6 +345,7 @@ impl Run {
         };
         let cursor = self.resume(from, &wishes.selection).await;
         let options = ReaderOptions {
+            until: None,
             selection: wishes.selection.clone(),
             format: wishes.format,
             through: wishes.through.map(|through| through.index(self.model.last() as usize + 10) as Seq),

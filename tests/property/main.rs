@@ -7,6 +7,7 @@ mod fixture;
 mod log;
 mod model;
 mod seam;
+mod selection;
 mod sse;
 mod texts;
 

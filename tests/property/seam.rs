@@ -129,8 +129,9 @@ fn planned_reader() -> impl Strategy<Value = PlannedReader> {
     (vec(stint, 1..5), selection, format, select(vec![1, 400, 4_000, 64 << 10])).prop_map(
         |(stints, streams, format, page_bytes_max)| {
             let streams = streams.iter().filter_map(|text| Pattern::parse(text)).collect();
-            let selection = Selection { streams, types: Vec::new() };
-            let options = ReaderOptions { selection, format, through: None, limit: None, page_bytes_max };
+            let selection = Selection { streams, ..Selection::default() };
+            let options =
+                ReaderOptions { selection, format, through: None, until: None, limit: None, page_bytes_max };
             PlannedReader { options, stints }
         },
     )

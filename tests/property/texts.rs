@@ -109,9 +109,10 @@ fn options() -> impl Strategy<Value = ReaderOptions> {
     let limit = prop_oneof![3 => Just(None), 1 => (1..40_u64).prop_map(Some)];
     (streams, types, format, limit, select(vec![1_usize, 300, 4_000, 64 << 10])).prop_map(
         move |(streams, types, format, limit, page_bytes_max)| ReaderOptions {
-            selection: Selection { streams: parse(streams), types: parse(types) },
+            selection: Selection { streams: parse(streams), types: parse(types), ..Selection::default() },
             format,
             through: None,
+            until: None,
             limit,
             page_bytes_max,
         },
