@@ -136,6 +136,8 @@ pub enum TailItem {
     Event(sse::Event),
     /// The connection is gone; the tail comes back after this time.
     Disconnected(Duration),
+    /// The server says that nothing more will come (204): what was asked for has an end, and that was reached.
+    End,
 }
 
 /// A stream that is followed across disconnects. Holds its cursor.
@@ -165,7 +167,8 @@ impl Tail {
                     tokio::time::sleep(self.delay()).await;
                 }
                 match self.connect().await {
-                    Ok(response) => self.open = Some((response, Parser::new(EVENT_BYTES_MAX))),
+                    Ok(Some(response)) => self.open = Some((response, Parser::new(EVENT_BYTES_MAX))),
+                    Ok(None) => return Ok(TailItem::End),
                     Err(error @ ClientError::Refused { is_retryable: false, status: ..500, .. }) => {
                         return Err(error);
                     }
@@ -197,7 +200,8 @@ impl Tail {
         }
     }
 
-    async fn connect(&self) -> Result<reqwest::Response, ClientError> {
+    /// The open stream; `None` if there is nothing more to come.
+    async fn connect(&self) -> Result<Option<reqwest::Response>, ClientError> {
         let mut request = self.http.get(&self.url).header("accept", "text/event-stream");
         if !self.cursor.is_empty() {
             request = request.header("last-event-id", &self.cursor);
@@ -206,9 +210,12 @@ impl Tail {
         if !response.status().is_success() {
             return Err(refused(response).await);
         }
+        if response.status() == reqwest::StatusCode::NO_CONTENT {
+            return Ok(None);
+        }
         let content_type = response.headers().get("content-type").and_then(|value| value.to_str().ok());
         match content_type {
-            Some(content_type) if content_type.starts_with("text/event-stream") => Ok(response),
+            Some(content_type) if content_type.starts_with("text/event-stream") => Ok(Some(response)),
             other => {
                 let what = format!("its content type is {}", other.unwrap_or("missing"));
                 Err(ClientError::NotEvertail { url: self.url.clone(), what })

@@ -45,12 +45,19 @@ pub fn command() -> Command {
                     "Reconnects and resumes by itself. Prints lines for people on a terminal, one JSON event a line \
                      otherwise.\n\nExamples:\n  evertail tail audits --last 10\n  evertail tail --after 0 | jq .data",
                 )
-                .arg(Arg::new("stream").value_name("STREAM").help("The stream; without it, the whole log"))
+                .arg(Arg::new("stream").value_name("STREAM").help(
+                    "The stream, or streams such as orders.*; without it, the whole log",
+                ))
                 .arg(text("after", "SEQ", "Begin after this seq; 0 is the beginning").conflicts_with_all(["since", "last"]))
                 .arg(text("since", "TIME", "Begin at this RFC 3339 time, or so long ago: 10m, 2h, 7d").conflicts_with("last"))
                 .arg(text("last", "N", "Begin with the newest N events"))
                 .arg(text("limit", "N", "End after so many events").value_parser(value_parser!(u64).range(1..)))
-                .arg(text("type", "TYPE", "Only this type, or types such as user.*; may be repeated").action(clap::ArgAction::Append))
+                .arg(text("before", "SEQ", "End before this seq"))
+                .arg(text("until", "TIME", "End before this RFC 3339 time, or so long ago: 10m, 2h, 7d"))
+                .arg(many("type", "TYPE", "Only this type, or types such as user.*; may be repeated"))
+                .arg(many("source", "SOURCE", "Only events of this source; may be repeated"))
+                .arg(many("subject", "SUBJECT", "Only events about this subject; may be repeated"))
+                .arg(many("where", "CONDITION", "Only events whose payload is so: data.actor=alice, data.amount>=100, data.name~=ali; may be repeated"))
                 .arg(url()),
         )
         .subcommand(super::bench::command())
@@ -67,6 +74,10 @@ fn flag(setting: &Setting) -> Arg {
 
 pub(super) fn text(name: &'static str, value: &'static str, help: &'static str) -> Arg {
     Arg::new(name).long(name).value_name(value).help(help)
+}
+
+fn many(name: &'static str, value: &'static str, help: &'static str) -> Arg {
+    text(name, value, help).action(clap::ArgAction::Append)
 }
 
 pub(super) fn url() -> Arg {

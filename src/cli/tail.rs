@@ -11,13 +11,26 @@ pub(super) async fn run(matches: &ArgMatches) -> Result<Exit, Failure> {
     let client = Client::new(&arguments::server_url(matches)?);
     let stream = matches.get_one::<String>("stream").map(String::as_str);
     let mut query = form_urlencoded::Serializer::new(String::new());
-    for name in ["after", "since", "last"] {
+    // A prefix is no stream of its own but a selection of the whole log.
+    let (stream, prefix) = match stream {
+        Some(name) if name.contains('*') => (None, Some(name)),
+        name => (name, None),
+    };
+    query.extend_pairs(prefix.map(|prefix| ("stream", prefix)));
+    for name in ["after", "since", "last", "before", "until"] {
         if let Some(value) = matches.get_one::<String>(name) {
             query.append_pair(name, value);
         }
     }
-    for value in matches.get_many::<String>("type").into_iter().flatten() {
-        query.append_pair("type", value);
+    for name in ["type", "source", "subject"] {
+        for value in matches.get_many::<String>(name).into_iter().flatten() {
+            query.append_pair(name, value);
+        }
+    }
+    for condition in matches.get_many::<String>("where").into_iter().flatten() {
+        // As in a URL: what is before the first `=` is the name. `data.a>5` has none.
+        let (name, value) = condition.split_once('=').unwrap_or((condition, ""));
+        query.append_pair(name, value);
     }
     let mut remaining = matches.get_one::<u64>("limit").copied().unwrap_or(u64::MAX);
     let mut tail = client.tail(stream, &query.finish());
@@ -37,6 +50,7 @@ pub(super) async fn run(matches: &ArgMatches) -> Result<Exit, Failure> {
             Ok(TailItem::Disconnected(delay)) => {
                 output::complain(&format!("disconnected; trying again in {} s", delay.as_secs_f32().ceil()));
             }
+            Ok(TailItem::End) => return Ok(Exit::Ok),
             Err(error @ ClientError::Refused { .. }) => {
                 return Err(Failure::from_error(&error, "change the request as it says"));
             }

@@ -184,6 +184,8 @@ impl EventStream {
                     () = self.reader.wait() => {}
                     () = silence(&mut self.timer, self.silent_until) => return Some(self.sign_of_life()),
                 },
+                // Where nothing was wanted at the end: whoever comes back must come from there.
+                Ok(Step::End) if self.reader.cursor() != self.told => return Some(self.sign_of_life()),
                 Ok(Step::End) => {
                     self.record.reason = "end reached";
                     return None;

@@ -137,6 +137,12 @@ async fn tail_prints_one_json_event_a_line() {
     assert_eq!(tail(&["tail", "logs", "--last", "3", "--limit", "2"]).await, all[47..49]);
     assert_eq!(tail(&["tail", "--after", "0", "--limit", "51"]).await, all);
     assert_eq!(tail(&["tail", "--after", "0", "--type", "user.*", "--limit", "1"]).await, all[50..]);
+    // With an end of its own it ends by itself.
+    assert_eq!(tail(&["tail", "logs.*", "--after", "0", "--before", "4"]).await, all[..0]);
+    assert_eq!(
+        tail(&["tail", "logs", "--where", "data>=48", "--after", "0", "--before", "51"]).await,
+        all[48..50]
+    );
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

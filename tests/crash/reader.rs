@@ -201,6 +201,7 @@ impl Reading {
                     self.lose(false);
                     tokio::time::sleep(Duration::from_millis(10)).await;
                 }
+                Ok(TailItem::End) => return lock(&self.record).faults.push("the end of a tail".to_owned()),
                 Err(error) => return lock(&self.record).faults.push(error.to_string()),
             }
         }

@@ -6,6 +6,7 @@
 //! | `resume`, `dialect` | the contract of design.md section 6: where a reader begins, and every byte it is sent |
 //! | `append`, `pages`, `selection` | POST in all its forms; JSON pages, NDJSON, one event; what is selected, everywhere the same |
 //! | `errors`, `malformed` | problems, origins, the shapes of smuggling; ten thousand broken requests |
+//! | `docs` | every curl line of the documents |
 //! | `bench` | the load generator, and that it finds what a server does wrong |
 //! | `slow` | clients that send or read slowly or not at all |
 //! | `regression` | one test for each bug there was |
@@ -16,6 +17,7 @@
 mod append;
 mod bench;
 mod dialect;
+mod docs;
 mod errors;
 mod malformed;
 mod pages;

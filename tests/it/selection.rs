@@ -202,6 +202,11 @@ async fn until_ends_a_reader_before_the_first_event_of_that_time() {
     assert_eq!((again.status, again.body.len()), (204, 0));
     let again = Reply::of(server.get("/api/v1/events?before=5").header("last-event-id", "4")).await;
     assert_eq!(again.status, 204);
+    // Also where the last events before the end were not wanted.
+    let path = "/api/v1/events?before=5&data.nothing=1&after=0";
+    let last_id = server.stream(path).await.rest().await.pop().unwrap().last_event_id;
+    let again = Reply::of(server.get(path).header("last-event-id", &last_id)).await;
+    assert_eq!((last_id.as_str(), again.status), ("4", 204));
 
     // A time to come is waited for.
     let mut stream = server.stream("/api/v1/events?until=2998-01-01T00:00:00Z&after=5").await;
