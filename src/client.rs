@@ -4,6 +4,8 @@
 
 use crate::sse::{self, Item, Parser};
 use crate::wire::ReceiptJson;
+use bytes::Bytes;
+use serde::de::DeserializeOwned;
 use std::time::Duration;
 
 /// Largest event that the tail takes. *Units*: bytes. The server's largest is 16 MiB, before JSON escapes.
@@ -44,6 +46,8 @@ pub enum ClientError {
         is_retryable: bool,
         /// It certainly changed nothing.
         had_no_effect: bool,
+        /// Which part of the body it is about, if it is about one: the JSON pointer of the first error.
+        pointer: Option<String>,
     },
     /// The answer is not what the contract says.
     #[error("{url} did not answer as an Evertail server: {what}")]
@@ -114,6 +118,26 @@ impl Client {
         parsed.map_err(|error| ClientError::NotEvertail { url, what: error.to_string() })
     }
 
+    /// Asks for history in the representation that `accept` names. `query` has the parameters, without a `?`.
+    ///
+    /// *Errors*: the server refuses, or does not answer. *Cancel safety*: safe.
+    pub async fn history(
+        &self,
+        stream: Option<&str>,
+        query: &str,
+        accept: &str,
+    ) -> Result<History, ClientError> {
+        let separator = if query.is_empty() { "" } else { "?" };
+        let url = format!("{}{separator}{query}", self.url(stream));
+        let sent = self.http.get(&url).header("accept", accept).send().await;
+        let response = sent.map_err(|source| unreachable(&url, source))?;
+        if response.status().is_success() {
+            Ok(History { url, response })
+        } else {
+            Err(refused(response).await)
+        }
+    }
+
     /// Tails a stream, or the whole log. `query` has the parameters of the route, without a `?`; they say where to
     /// begin, and after that the tail's own cursor does.
     pub fn tail(&self, stream: Option<&str>, query: &str) -> Tail {
@@ -126,6 +150,32 @@ impl Client {
             failures: 0,
             open: None,
         }
+    }
+}
+
+/// History as it comes.
+#[derive(Debug)]
+pub struct History {
+    url: String,
+    response: reqwest::Response,
+}
+
+impl History {
+    /// The next bytes; `None` at the end, which is reached only when it is whole.
+    ///
+    /// *Errors*: the connection broke. *Cancel safety*: safe.
+    pub async fn chunk(&mut self) -> Result<Option<Bytes>, ClientError> {
+        self.response.chunk().await.map_err(|source| unreachable(&self.url, source))
+    }
+
+    /// All of it as JSON of this shape.
+    ///
+    /// *Errors*: the connection broke, or it is another shape.
+    pub async fn json<T: DeserializeOwned>(self) -> Result<T, ClientError> {
+        let Self { url, response } = self;
+        let body = response.bytes().await.map_err(|source| unreachable(&url, source))?;
+        serde_json::from_slice(&body)
+            .map_err(|error| ClientError::NotEvertail { url, what: error.to_string() })
     }
 }
 
@@ -261,5 +311,6 @@ async fn refused(mut response: reqwest::Response) -> ClientError {
         detail: text("detail"),
         is_retryable: problem["retryable"].as_bool().unwrap_or(status >= 500),
         had_no_effect: problem["no_effect"].as_bool().unwrap_or(false),
+        pointer: problem["errors"][0]["pointer"].as_str().map(str::to_owned),
     }
 }

@@ -3,7 +3,8 @@
 //! Layer L0. Knows `event`; knows no HTTP, no SQL and no SSE.
 
 use crate::event::{EventText, Receipt, Seq};
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
+use serde_json::value::RawValue;
 use std::io::Write;
 
 /// Names of the control frames: SSE event types that no event of the log can have.
@@ -102,6 +103,11 @@ fn put_member(out: &mut Vec<u8>, name: &str, value: &str) {
     out.extend_from_slice(name.as_bytes());
     out.extend_from_slice(b"\":");
     serde_json::to_writer(out, value).expect(MEMORY);
+}
+
+/// Reads a payload that is there: `null` is one, and not the absence of one.
+pub(crate) fn payload<'de, D: Deserializer<'de>>(reader: D) -> Result<Option<&'de RawValue>, D::Error> {
+    <&RawValue>::deserialize(reader).map(Some)
 }
 
 /// A receipt as JSON.

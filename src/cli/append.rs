@@ -97,10 +97,22 @@ async fn send(
     body: Vec<u8>,
     is_repeatable: bool,
 ) -> Result<(), Failure> {
+    let receipts = attempt(client, stream, content_type, body, is_repeatable).await;
+    let receipts = receipts.map_err(|error| Failure::from_error(&error, next_step(&error)))?;
+    receipts.iter().try_for_each(print).map_err(Failure::from)
+}
+
+/// Appends a body, again if that is of use and cannot append twice.
+pub(super) async fn attempt(
+    client: &Client,
+    stream: &str,
+    content_type: &str,
+    body: Vec<u8>,
+    is_repeatable: bool,
+) -> Result<Vec<ReceiptJson>, ClientError> {
     let mut attempt = 1;
-    let receipts = loop {
+    loop {
         match client.append(stream, content_type, body.clone()).await {
-            Ok(receipts) => break receipts,
             Err(error)
                 if attempt < ATTEMPTS_MAX
                     && (error.is_safe_to_retry() || is_repeatable && is_passing(&error)) =>
@@ -108,10 +120,9 @@ async fn send(
                 tokio::time::sleep(Duration::from_millis(100 << attempt)).await;
                 attempt += 1;
             }
-            Err(error) => return Err(Failure::from_error(&error, next_step(&error))),
+            outcome => return outcome,
         }
-    };
-    receipts.iter().try_for_each(print).map_err(Failure::from)
+    }
 }
 
 fn is_passing(error: &ClientError) -> bool {

@@ -54,10 +54,42 @@ pub fn command() -> Command {
                 .arg(text("limit", "N", "End after so many events").value_parser(value_parser!(u64).range(1..)))
                 .arg(text("before", "SEQ", "End before this seq"))
                 .arg(text("until", "TIME", "End before this RFC 3339 time, or so long ago: 10m, 2h, 7d"))
-                .arg(many("type", "TYPE", "Only this type, or types such as user.*; may be repeated"))
-                .arg(many("source", "SOURCE", "Only events of this source; may be repeated"))
-                .arg(many("subject", "SUBJECT", "Only events about this subject; may be repeated"))
-                .arg(many("where", "CONDITION", "Only events whose payload is so: data.actor=alice, data.amount>=100, data.name~=ali; may be repeated"))
+                .args(selection_flags())
+                .arg(url()),
+        )
+        .subcommand(
+            Command::new("export")
+                .about("Write history of a running server to a file or to stdout")
+                .after_help(
+                    "What is exported ends with the newest event of the moment it began. A broken connection is taken up again \
+                     where it broke.\n\nExamples:\n  evertail export --output log.ndjson.zst\n  \
+                     evertail export 'orders.*' --since 7d --output orders.csv\n  evertail export --output log.ndjson --resume",
+                )
+                .arg(Arg::new("stream").value_name("STREAM").help(
+                    "The stream, or streams such as orders.*; without it, the whole log",
+                ))
+                .arg(text("output", "FILE", "Where to; .csv is CSV, anything else NDJSON, with .zst behind it compressed [default: stdout, NDJSON]"))
+                .arg(text("format", "FORMAT", "ndjson or csv, whatever the file is called").value_parser(["ndjson", "csv"]))
+                .arg(Arg::new("resume").long("resume").action(clap::ArgAction::SetTrue).requires("output").help("Go on behind the last event of the file"))
+                .arg(text("after", "SEQ", "Begin after this seq").conflicts_with_all(["since", "last"]))
+                .arg(text("since", "TIME", "Begin at this RFC 3339 time, or so long ago: 10m, 2h, 7d").conflicts_with("last"))
+                .arg(text("last", "N", "The newest N events"))
+                .arg(text("before", "SEQ", "End before this seq").value_parser(value_parser!(u64).range(1..)))
+                .arg(text("until", "TIME", "End before this RFC 3339 time, or so long ago: 10m, 2h, 7d"))
+                .args(selection_flags())
+                .arg(url()),
+        )
+        .subcommand(
+            Command::new("import")
+                .about("Append the events of an export to a running server")
+                .after_help(
+                    "Reads NDJSON as export writes it, compressed if the file ends in .zst. Events with an id that are there already \
+                     are not appended again. seq and created_at are given anew.\n\nExamples:\n  evertail import log.ndjson.zst\n  \
+                     evertail import events.ndjson --on-error skip\n  evertail import events.ndjson --from-line 1234",
+                )
+                .arg(Arg::new("file").required(true).value_name("FILE").help("The file; - reads stdin"))
+                .arg(text("on-error", "WHAT", "What to do with a line that is refused").value_parser(["stop", "skip"]).default_value("stop"))
+                .arg(text("from-line", "N", "Begin with this line").value_parser(value_parser!(u64).range(1..)))
                 .arg(url()),
         )
         .subcommand(super::bench::command())
@@ -74,6 +106,43 @@ fn flag(setting: &Setting) -> Arg {
 
 pub(super) fn text(name: &'static str, value: &'static str, help: &'static str) -> Arg {
     Arg::new(name).long(name).value_name(value).help(help)
+}
+
+fn selection_flags() -> [Arg; 4] {
+    [
+        many("type", "TYPE", "Only this type, or types such as user.*; may be repeated"),
+        many("source", "SOURCE", "Only events of this source; may be repeated"),
+        many("subject", "SUBJECT", "Only events about this subject; may be repeated"),
+        many(
+            "where",
+            "CONDITION",
+            "Only events whose payload is so: data.actor=alice, data.amount>=100, data.name~=ali; may be repeated",
+        ),
+    ]
+}
+
+/// The stream of the URL, and the parameters that select.
+pub(super) fn selection(
+    matches: &ArgMatches,
+) -> (Option<&str>, form_urlencoded::Serializer<'static, String>) {
+    let mut query = form_urlencoded::Serializer::new(String::new());
+    // A prefix is no stream of its own but a selection of the whole log.
+    let (stream, prefix) = match matches.get_one::<String>("stream") {
+        Some(name) if name.contains('*') => (None, Some(name)),
+        name => (name, None),
+    };
+    query.extend_pairs(prefix.map(|prefix| ("stream", prefix)));
+    for name in ["type", "source", "subject"] {
+        for value in matches.get_many::<String>(name).into_iter().flatten() {
+            query.append_pair(name, value);
+        }
+    }
+    for condition in matches.get_many::<String>("where").into_iter().flatten() {
+        // As in a URL: what is before the first `=` is the name. `data.a>5` has none.
+        let (name, value) = condition.split_once('=').unwrap_or((condition, ""));
+        query.append_pair(name, value);
+    }
+    (stream.map(String::as_str), query)
 }
 
 fn many(name: &'static str, value: &'static str, help: &'static str) -> Arg {

@@ -5,7 +5,10 @@
 mod append;
 mod arguments;
 mod bench;
+mod export;
+mod import;
 mod output;
+mod progress;
 mod serve;
 mod tail;
 
@@ -95,6 +98,8 @@ pub fn run() -> ExitCode {
         let outcome = match matches.subcommand() {
             Some(("append", matches)) => runtime.block_on(append::run(matches)),
             Some(("bench", matches)) => runtime.block_on(bench::run(matches)),
+            Some(("export", matches)) => runtime.block_on(export::run(matches)),
+            Some(("import", matches)) => runtime.block_on(import::run(matches)),
             Some(("tail", matches)) => runtime.block_on(tail::run(matches)),
             serve => {
                 let streams = serve::stream_threads()?;

@@ -2,35 +2,18 @@
 
 use super::{Exit, Failure, arguments, output};
 use crate::client::{Client, ClientError, TailItem};
-use crate::wire::{GapData, ResetData, control};
+use crate::wire::{self, GapData, ResetData, control};
 use clap::ArgMatches;
 use serde_json::Value;
 use serde_json::value::RawValue;
 
 pub(super) async fn run(matches: &ArgMatches) -> Result<Exit, Failure> {
     let client = Client::new(&arguments::server_url(matches)?);
-    let stream = matches.get_one::<String>("stream").map(String::as_str);
-    let mut query = form_urlencoded::Serializer::new(String::new());
-    // A prefix is no stream of its own but a selection of the whole log.
-    let (stream, prefix) = match stream {
-        Some(name) if name.contains('*') => (None, Some(name)),
-        name => (name, None),
-    };
-    query.extend_pairs(prefix.map(|prefix| ("stream", prefix)));
+    let (stream, mut query) = arguments::selection(matches);
     for name in ["after", "since", "last", "before", "until"] {
         if let Some(value) = matches.get_one::<String>(name) {
             query.append_pair(name, value);
         }
-    }
-    for name in ["type", "source", "subject"] {
-        for value in matches.get_many::<String>(name).into_iter().flatten() {
-            query.append_pair(name, value);
-        }
-    }
-    for condition in matches.get_many::<String>("where").into_iter().flatten() {
-        // As in a URL: what is before the first `=` is the name. `data.a>5` has none.
-        let (name, value) = condition.split_once('=').unwrap_or((condition, ""));
-        query.append_pair(name, value);
     }
     let mut remaining = matches.get_one::<u64>("limit").copied().unwrap_or(u64::MAX);
     let mut tail = client.tail(stream, &query.finish());
@@ -96,7 +79,7 @@ fn readable(json: &str) -> String {
         r#type: String,
         id: Option<String>,
         created_at: String,
-        #[serde(borrow)]
+        #[serde(borrow, default, deserialize_with = "wire::payload")]
         data: Option<&'a RawValue>,
     }
     let Ok(event) = serde_json::from_str::<Shown<'_>>(json) else {

@@ -12,10 +12,15 @@ pub(super) enum Representation {
     Json,
     /// `application/x-ndjson`: everything up to now, a line each.
     Lines,
+    /// `text/csv`: everything up to now, a record each.
+    Csv {
+        /// The first record names the columns (RFC 4180, `header=absent` for none).
+        has_header: bool,
+    },
 }
 
 /// What each media range asks for; the first line of a group is what the range means when several fit.
-const RANGES: [(&str, Representation); 7] = [
+const RANGES: [(&str, Representation); 8] = [
     ("text/event-stream", Representation::Sse),
     ("text/*", Representation::Sse),
     ("*/*", Representation::Sse),
@@ -23,6 +28,7 @@ const RANGES: [(&str, Representation); 7] = [
     ("application/*", Representation::Json),
     ("application/x-ndjson", Representation::Lines),
     ("application/ndjson", Representation::Lines),
+    ("text/csv", Representation::Csv { has_header: true }),
 ];
 
 /// Picks the best of what the client accepts: by quality, then by how specific the range is, then by its order.
@@ -37,8 +43,15 @@ pub(super) fn negotiate(headers: &HeaderMap) -> Result<Representation, Problem> 
             let mut parts = range.split(';').map(str::trim);
             let name = parts.next().unwrap_or_default().to_ascii_lowercase();
             let Some((_, representation)) = RANGES.iter().find(|(known, _)| *known == name) else { continue };
-            let quality = parts.find_map(|part| part.strip_prefix("q=")).map_or(1000, per_mille);
-            let candidate = (quality, !name.ends_with('*'), *representation);
+            let parameters: Vec<&str> = parts.collect();
+            let quality = parameters.iter().find_map(|part| part.strip_prefix("q=")).map_or(1000, per_mille);
+            let representation = match *representation {
+                Representation::Csv { .. } => {
+                    Representation::Csv { has_header: !parameters.contains(&"header=absent") }
+                }
+                other => other,
+            };
+            let candidate = (quality, !name.ends_with('*'), representation);
             let is_better = best.is_none_or(|(q, exact, _)| (candidate.0, candidate.1) > (q, exact));
             if quality > 0 && is_better {
                 best = Some(candidate);
@@ -49,7 +62,7 @@ pub(super) fn negotiate(headers: &HeaderMap) -> Result<Representation, Problem> 
         Some((_, _, representation)) => Ok(representation),
         None if !is_given => Ok(Representation::Sse),
         None => {
-            let detail = "accept text/event-stream, application/json or application/x-ndjson";
+            let detail = "accept text/event-stream, application/json, application/x-ndjson or text/csv";
             Err(Problem::new(ProblemCode::NotAcceptable, detail))
         }
     }
@@ -73,6 +86,8 @@ mod tests {
             ("application/json, */*", Some(Representation::Json)),
             ("Application/JSON;q=0.5, application/x-ndjson", Some(Representation::Lines)),
             ("application/json;q=0, application/ndjson;q=0.1", Some(Representation::Lines)),
+            ("text/csv", Some(Representation::Csv { has_header: true })),
+            ("text/csv; header=absent", Some(Representation::Csv { has_header: false })),
             ("text/html", None),
             ("", None),
         ] {

@@ -11,13 +11,14 @@
 //! | `append`, `body`, `envelope`, `form` | POST: handler, reading the body, what it means |
 //! | `read`, `query`, `accept` | GET: handlers, parameters, content negotiation |
 //! | `stream`, `transfer` | an event stream; how it is sent on a socket of its own |
-//! | `page` | JSON pages and NDJSON |
+//! | `page`, `csv` | JSON pages, NDJSON and CSV |
 //! | `problem` | RFC 9457 |
 
 mod accept;
 mod append;
 mod body;
 mod connection;
+mod csv;
 mod envelope;
 mod form;
 mod guard;

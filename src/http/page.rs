@@ -1,7 +1,7 @@
 //! History: one JSON page, or everything up to now as NDJSON. Both end at the `last_seq` of the moment they began.
 
 use super::query::{self, Payload, ReadQuery};
-use super::{App, Problem, ProblemCode};
+use super::{App, Problem, ProblemCode, csv};
 use crate::event::{Selection, Seq, StreamName};
 use crate::frames::Format;
 use crate::log::{From, ReadError, Reader, ReaderOptions, Reset, Step};
@@ -9,6 +9,7 @@ use axum::body::Body;
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
+use futures_util::{StreamExt, TryStreamExt};
 use std::collections::VecDeque;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::io;
@@ -228,6 +229,20 @@ pub(super) async fn lines(app: &App, query: ReadQuery) -> Result<Response, Probl
     let reader = app.log.reader(range.cursor, range.options(app, &query));
     let headers = [(header::CONTENT_TYPE, "application/x-ndjson"), (header::CACHE_CONTROL, "no-cache")];
     Ok((headers, Body::from_stream(pages(reader))).into_response())
+}
+
+/// The same as CSV.
+pub(super) async fn csv(app: &App, query: ReadQuery, has_header: bool) -> Result<Response, Problem> {
+    let range = Range::open(app, &query).await?;
+    let reader = app.log.reader(range.cursor, range.options(app, &query));
+    let records = pages(reader).and_then(|lines| std::future::ready(csv::records(&lines)));
+    let header = futures_util::stream::iter(has_header.then(|| Ok(csv::header())));
+    let headers = [
+        (header::CONTENT_TYPE, "text/csv; charset=utf-8"),
+        (header::CACHE_CONTROL, "no-cache"),
+        (header::CONTENT_DISPOSITION, "attachment; filename=\"events.csv\""),
+    ];
+    Ok((headers, Body::from_stream(header.chain(records))).into_response())
 }
 
 /// The bytes of a reader's pages to its end.

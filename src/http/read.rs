@@ -48,6 +48,9 @@ pub(super) async fn read(app: &App, request: &Parts, stream: Option<StreamName>)
             Ok(page::json(app, query, stream.as_ref(), &request.headers).await?.map(AnswerBody::Whole))
         }
         Representation::Lines => Ok(page::lines(app, query).await?.map(AnswerBody::Whole)),
+        Representation::Csv { has_header } => {
+            Ok(page::csv(app, query, has_header).await?.map(AnswerBody::Whole))
+        }
     }
 }
 

@@ -8,7 +8,7 @@ use std::process::{Child, Command, Output, Stdio};
 use tokio::sync::watch;
 
 /// A command of the client, talking to this server.
-fn command(place: &Place, base: &str, arguments: &[&str]) -> Command {
+pub(crate) fn command(place: &Place, base: &str, arguments: &[&str]) -> Command {
     let mut command = evertail(&[], place.folder());
     command.args(arguments).env("EVERTAIL_URL", base);
     command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
@@ -16,7 +16,7 @@ fn command(place: &Place, base: &str, arguments: &[&str]) -> Command {
 }
 
 /// Runs it to its end with this on stdin.
-async fn run(place: &Place, base: &str, arguments: &[&str], stdin: &str) -> Output {
+pub(crate) async fn run(place: &Place, base: &str, arguments: &[&str], stdin: &str) -> Output {
     let mut command = command(place, base, arguments);
     let mut child = Running(command.stdin(Stdio::piped()).spawn().unwrap());
     let mut pipe = child.0.stdin.take().unwrap();
@@ -37,10 +37,10 @@ fn lines_of(pipe: impl std::io::Read + Send + 'static) -> std::thread::JoinHandl
 }
 
 /// Killed if it is still there in the end.
-struct Running(Child);
+pub(crate) struct Running(pub(crate) Child);
 
 impl Running {
-    async fn ended(&mut self) -> std::process::ExitStatus {
+    pub(crate) async fn ended(&mut self) -> std::process::ExitStatus {
         until("the command ends", async || self.0.try_wait().unwrap().is_some()).await;
         self.0.wait().unwrap()
     }
@@ -54,13 +54,13 @@ impl Drop for Running {
 }
 
 /// The JSON of each line of stdout.
-fn json(output: &Output) -> Vec<Value> {
+pub(crate) fn json(output: &Output) -> Vec<Value> {
     assert_eq!(output.status.code(), Some(0), "{output:?}");
     let stdout = String::from_utf8(output.stdout.clone()).unwrap();
     stdout.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
 }
 
-async fn server(place: &Place) -> Server {
+pub(crate) async fn server(place: &Place) -> Server {
     Launch::new(&place.file()).start().await
 }
 

@@ -11,6 +11,7 @@
 //! | `graceful_stop` | SIGTERM under load loses nothing and tells the readers |
 //! | `refused_starts` | a second server on the file and an open address are turned away with the next step |
 //! | `cli` | `evertail append` and `evertail tail` as processes, also across a kill -9 |
+//! | `transfer` | `evertail export` and `evertail import`: the same events in the same order |
 //! | `descriptors` | a low descriptor limit bounds the connections and not the service |
 //!
 //! The rest is the harness: `server` runs the process, `load` posts to it, `event_source` and `reader` read from it the
@@ -35,3 +36,4 @@ mod refused_starts;
 mod server;
 mod table;
 mod trace;
+mod transfer;

@@ -44,7 +44,7 @@ impl Stored {
     }
 }
 
-async fn open(file: &Path) -> SqliteConnection {
+pub(crate) async fn open(file: &Path) -> SqliteConnection {
     let options = SqliteConnectOptions::new().filename(file).read_only(true);
     options.busy_timeout(Duration::from_secs(30)).connect().await.unwrap()
 }

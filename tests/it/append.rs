@@ -864,7 +864,14 @@ async fn our_client_tells_receipts_and_refusals() {
     let seqs: Vec<_> = append(LINES, "{}\n{}").await.unwrap().iter().map(|receipt| receipt.seq).collect();
     assert_eq!(seqs, [2, 3]);
     match append(JSON, r#"{"id":"1","data":1}"#).await {
-        Err(ClientError::Refused { status: 422, code, detail, is_retryable: false, had_no_effect: true }) => {
+        Err(ClientError::Refused {
+            status: 422,
+            code,
+            detail,
+            is_retryable: false,
+            had_no_effect: true,
+            ..
+        }) => {
             assert_eq!(code, "id_reused");
             assert!(detail.contains("seq 1"), "{detail}");
         }

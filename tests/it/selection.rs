@@ -118,6 +118,13 @@ async fn every_way_to_read_gives_the_same_events() {
                 .map(|line| serde_json::from_str::<Value>(line).unwrap()["seq"].as_u64().unwrap())
                 .collect();
             assert_eq!(lines, expected, "lines: {query}");
+            let csv = Reply::of(server.get(&base).header("accept", "text/csv")).await;
+            assert_eq!(csv.header("content-type"), "text/csv; charset=utf-8");
+            let csv = csv.text();
+            let records =
+                csv.strip_prefix("seq,stream,source,id,type,subject,time,created_at,data\r\n").unwrap();
+            let seqs = records.split_terminator("\r\n").map(|record| record.split(',').next().unwrap());
+            assert_eq!(seqs.map(|seq| seq.parse().unwrap()).collect::<Vec<u64>>(), expected, "CSV: {query}");
             assert_eq!(walk(&server, &format!("{base}&limit=7"), "next").await, expected, "next: {query}");
             let mut descending = walk(&server, &format!("{base}&limit=7&order=desc"), "next").await;
             descending.reverse();

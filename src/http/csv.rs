@@ -1,0 +1,99 @@
+//! Events as CSV (RFC 4180), for spreadsheets: one record for each event, no line end inside a record.
+//!
+//! A spreadsheet takes a cell that begins with `=`, `+`, `-` or `@` for a formula, and runs it. Such a cell gets a `'`
+//! before it, unless it is a number.
+
+use crate::wire;
+use bytes::Bytes;
+use serde::Deserialize;
+use serde_json::value::RawValue;
+use std::borrow::Cow;
+use std::io;
+
+/// The columns, in the order of the table.
+const COLUMNS: [&str; 9] = ["seq", "stream", "source", "id", "type", "subject", "time", "created_at", "data"];
+
+/// An event as it is shown.
+#[derive(Deserialize)]
+struct Shown<'a> {
+    seq: u64,
+    #[serde(borrow)]
+    stream: Cow<'a, str>,
+    #[serde(borrow, default)]
+    source: Cow<'a, str>,
+    #[serde(borrow, default)]
+    id: Cow<'a, str>,
+    #[serde(borrow)]
+    r#type: Cow<'a, str>,
+    #[serde(borrow, default)]
+    subject: Cow<'a, str>,
+    #[serde(borrow, default)]
+    time: Cow<'a, str>,
+    #[serde(borrow)]
+    created_at: Cow<'a, str>,
+    #[serde(borrow, default, deserialize_with = "wire::payload")]
+    data: Option<&'a RawValue>,
+}
+
+/// The first record: the names of the columns.
+pub(super) fn header() -> Bytes {
+    Bytes::from(COLUMNS.join(",") + "\r\n")
+}
+
+/// The records of lines of JSON.
+///
+/// *Errors*: a line that is no event, which only a damaged file has.
+pub(super) fn records(lines: &[u8]) -> io::Result<Bytes> {
+    let mut writer = csv::WriterBuilder::new()
+        .has_headers(false)
+        .terminator(csv::Terminator::CRLF)
+        .from_writer(Vec::with_capacity(lines.len()));
+    for line in lines.split(|byte| *byte == b'\n').filter(|line| !line.is_empty()) {
+        let event: Shown<'_> = serde_json::from_slice(line)?;
+        let seq = event.seq.to_string();
+        let data = event.data.map_or("", RawValue::get);
+        let texts = [
+            &*event.stream,
+            &*event.source,
+            &*event.id,
+            &*event.r#type,
+            &*event.subject,
+            &*event.time,
+            &*event.created_at,
+            data,
+        ];
+        let cells = std::iter::once(Cow::from(seq)).chain(texts.into_iter().map(inert));
+        writer.write_record(cells.map(Cow::into_owned))?;
+    }
+    writer.into_inner().map(Bytes::from).map_err(|error| error.into_error())
+}
+
+/// A cell that no spreadsheet takes for a formula.
+fn inert(text: &str) -> Cow<'_, str> {
+    let is_number = || serde_json::from_str::<f64>(text).is_ok();
+    let is_formula = text.starts_with(['=', '+', '-', '@', '\t', '\r']) && !is_number();
+    if is_formula { Cow::from(format!("'{text}")) } else { Cow::from(text) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn records_are_quoted_where_they_must_be_and_never_formulas() {
+        let lines = concat!(
+            r#"{"seq":1,"stream":"a","type":"message","created_at":"T","data":{"a":"x,\"y"}}"#,
+            "\n",
+            r#"{"seq":2,"stream":"a","source":"=HYPERLINK(1)","id":"@x","type":"+1+1","subject":"-2+3","created_at":"T","data":-5.5}"#,
+            "\n",
+            r#"{"seq":3,"stream":"a","type":"m","subject":"-inf","created_at":"T","data":null}"#,
+            "\n",
+        );
+        let text = String::from_utf8(records(lines.as_bytes()).unwrap().to_vec()).unwrap();
+        assert_eq!(
+            text,
+            "1,a,,,message,,,T,\"{\"\"a\"\":\"\"x,\\\"\"y\"\"}\"\r\n2,a,'=HYPERLINK(1),'@x,'+1+1,'-2+3,,T,-5.5\r\n3,a,,,m,'-inf,,T,null\r\n"
+        );
+        assert!(records(b"{\"seq\":1\n").is_err());
+    }
+}
