@@ -8,7 +8,7 @@ use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_m
 use evertail::event::{Content, Event, EventType, Selection, Seq, StreamName, Timestamp};
 use evertail::frames::{Format, Frames, PageBuilder, page_of_texts};
 use evertail::http::{HttpSettings, OriginSettings, parse_body};
-use evertail::log::{Append, Log, LogSettings, ReaderOptions, Step};
+use evertail::log::{Append, Log, LogSettings, ReaderOptions, Retention, Step};
 use evertail::store::{self, Opened, PageLimits, StoreSettings};
 use std::hint::black_box;
 use std::sync::Arc;
@@ -126,7 +126,7 @@ fn keep_up(place: &mut Place, is_trim: bool) -> Duration {
             let through = state.trimmed_seq + 4_096;
             let mut trimmed_seq = state.trimmed_seq;
             while trimmed_seq < through {
-                trimmed_seq = appender.trim_step(trimmed_seq, through).await.unwrap();
+                trimmed_seq = appender.trim_step(trimmed_seq, through).await.unwrap().trimmed_seq;
             }
         } else {
             assert!(appender.index_block(state.last_seq, state.trimmed_seq).await.unwrap());
@@ -190,7 +190,7 @@ fn window(criterion: &mut Criterion) {
         queue_bytes_max: 64 << 20,
         window_bytes_max: 64 << 20,
         disk_free_bytes_min: 0,
-        retention_events: None,
+        retention: Retention::default(),
         catch_up_pages_max: 1,
         notice_interval: Duration::from_secs(1),
     };

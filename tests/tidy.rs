@@ -3,7 +3,7 @@
 
 use evertail::config::{CLIENT_URL, SETTINGS};
 use evertail::http::ProblemCode;
-use evertail::log::{Log, LogSettings};
+use evertail::log::{Log, LogSettings, Retention};
 use evertail::store::StoreSettings;
 use sqlx::{ConnectOptions, sqlite::SqliteConnectOptions};
 use std::collections::BTreeSet;
@@ -284,7 +284,7 @@ async fn every_migration_file_is_in_the_binary() {
         queue_bytes_max: 1 << 20,
         window_bytes_max: 0,
         disk_free_bytes_min: 0,
-        retention_events: None,
+        retention: Retention::default(),
         catch_up_pages_max: 1,
         notice_interval: Duration::from_secs(1),
     })

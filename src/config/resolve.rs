@@ -61,6 +61,8 @@ pub struct Config {
     pub busy_timeout: Duration,
     pub disk_free_bytes_min: u64,
     pub retention_events: Option<u64>,
+    pub retention_bytes: Option<u64>,
+    pub retention_age: Option<Duration>,
     pub drain_timeout: Duration,
     pub log_filter: String,
     pub log_format: LogFormat,
@@ -128,6 +130,8 @@ pub fn resolve(raw: &Raw, state_directory: Option<PathBuf>) -> Result<Config, Co
         disk_free_bytes_min: r.bytes(&table::DISK_FREE_BYTES_MIN, 0, 1 << 40),
         retention_events: Some(r.number(&table::RETENTION_EVENTS, 0, 1_000_000_000_000))
             .filter(|count| *count > 0),
+        retention_bytes: Some(r.bytes(&table::RETENTION_BYTES, 0, 1 << 50)).filter(|bytes| *bytes > 0),
+        retention_age: r.age(&table::RETENTION_AGE),
         drain_timeout: r.seconds(&table::DRAIN_SECONDS, 0, 600),
         log_filter: r.text(&table::LOG),
         log_format: r.choice(
@@ -194,6 +198,19 @@ impl Resolver<'_> {
 
     fn bytes(&mut self, setting: &Setting, min: u64, max: u64) -> u64 {
         self.within(setting, bytes(&self.text(setting)), min, max)
+    }
+
+    /// A duration in words; none for 0.
+    fn age(&mut self, setting: &Setting) -> Option<Duration> {
+        let text = self.text(setting);
+        if text == "0" {
+            return None;
+        }
+        let age = humantime::parse_duration(&text).ok().filter(|age| !age.is_zero());
+        if age.is_none() {
+            self.refuse(setting, setting.range);
+        }
+        age
     }
 
     fn choice<T: Copy>(&mut self, setting: &Setting, choices: &[(&str, T)]) -> T {

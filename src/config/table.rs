@@ -137,6 +137,14 @@ settings! {
         "How many of the newest events are kept, and up to 1,024 more; older ones are trimmed, and 0 keeps all.",
         "0 to 1000000000000",
         "To bound the file: without it the log grows for ever.";
+    RETENTION_BYTES: "EVERTAIL_RETENTION_BYTES" = "0",
+        "How much data is kept, the newest, in bytes of payloads; older events are trimmed, and 0 keeps all.",
+        "0 to 1024TiB",
+        "To bound the file by its size: it is larger than its payloads, by what stands around them and the index.";
+    RETENTION_AGE: "EVERTAIL_RETENTION_AGE" = "0",
+        "How long events are kept after they were received; older ones are trimmed, and 0 keeps all.",
+        "0, or a duration such as 12h, 30d or 1year",
+        "Where a rule says how long data may, or must, be kept.";
     DRAIN_SECONDS: "EVERTAIL_DRAIN_SECONDS" = "10",
         "How long requests may take to end when the server stops, in seconds.",
         "0 to 600",

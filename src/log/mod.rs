@@ -19,12 +19,14 @@ mod plan;
 mod pulse;
 mod reader;
 mod resume;
+mod retention;
 mod window;
 mod writer;
 
 pub use plan::{Append, ExpectedLastSeq, Refusal};
 pub use reader::{Gap, ReadError, Reader, ReaderOptions, Step};
 pub use resume::{From, Reset, Resume};
+pub use retention::Retention;
 pub use writer::LogFailed;
 
 use crate::event::{Event, Receipt, Selection, Seq, Timestamp};
@@ -52,8 +54,8 @@ pub struct LogSettings {
     pub window_bytes_max: usize,
     /// Appends are refused below this much free disk. *Units*: bytes.
     pub disk_free_bytes_min: u64,
-    /// The newest events that are kept, and up to 1,024 more; older ones are trimmed. `None` keeps all.
-    pub retention_events: Option<u64>,
+    /// What is kept; the rest is trimmed.
+    pub retention: Retention,
     /// Pages that all readers together may be reading from the table at one time.
     pub catch_up_pages_max: usize,
     /// How often the writer looks for commits of other processes while it is idle.

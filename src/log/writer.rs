@@ -3,10 +3,11 @@
 
 use super::plan::{Append, Knowledge, Plan, Position, Refusal, plan};
 use super::pulse::Pulse;
+use super::retention::Keeper;
 use super::{AppendError, Bounds, LogSettings, Shared};
 use crate::event::{Event, Receipt, Selection, Seq, StreamName, Timestamp};
 use crate::frames::Frames;
-use crate::store::{Appender, CommitError, IdKey, LogState, PageLimits, StoreError};
+use crate::store::{Appender, CommitError, IdKey, LogState, PageLimits, StoreError, Trimmed};
 use std::collections::{HashMap, HashSet};
 use std::fs::File;
 use std::sync::Arc;
@@ -22,8 +23,6 @@ use tokio::time::{Instant, Interval, MissedTickBehavior};
 const BATCH_EVENTS_MAX: usize = 1_024;
 /// Most content of one commit, unless a single request has more. *Units*: bytes.
 const BATCH_BYTES_MAX: usize = 8 << 20;
-/// How many events more than it must keep the log may hold, so that trimming is a step for many appends.
-const RETENTION_STEP: Seq = 1_024;
 /// Events of other processes that are published at a time.
 const NOTICE_LIMITS: PageLimits = PageLimits { events_max: 1_000, bytes_max: 4 << 20 };
 
@@ -81,8 +80,7 @@ pub(super) struct Writer {
     position: Position,
     pulse: Pulse,
     disk_free_bytes_min: u64,
-    /// Older events are trimmed; `None` keeps all.
-    retention_events: Option<u64>,
+    keeper: Keeper,
     /// The last step of a trim was refused; told once, and for retention tried again when the writer is idle or has
     /// done a command, not at once.
     is_trim_refused: bool,
@@ -119,7 +117,7 @@ impl Writer {
             position: Position { last_seq: state.last_seq, last_created_at: state.last_created_at },
             pulse: Pulse::new(),
             disk_free_bytes_min: settings.disk_free_bytes_min,
-            retention_events: settings.retention_events,
+            keeper: Keeper::new(settings.retention.clone()),
             is_trim_refused: false,
             idle,
             data_version: None,
@@ -150,6 +148,10 @@ impl Writer {
     }
 
     async fn work(&mut self) -> Result<(), Failure> {
+        if self.keeper.counts_bytes() {
+            let bytes = self.appender.retained_bytes().await;
+            self.keeper.add_bytes(bytes.map_err(|error| ("counting what is retained", error.into()))?);
+        }
         while let Some(command) = self.next_command().await? {
             match command {
                 Command::Append(first) => {
@@ -168,6 +170,11 @@ impl Writer {
 
     /// What is due after the acks: trimming, the index, a checkpoint. A step of each, so that appends wait for no more.
     async fn keep_up(&mut self) -> Result<(), Failure> {
+        if let Some(time) = self.keeper.look(Instant::now()) {
+            let bounds = *self.shared.bounds.borrow();
+            let old = self.appender.cursor_before(time, bounds.first_seq, bounds.last_seq).await;
+            self.keeper.found_old(old.map_err(|error| ("looking for old events", error.into()))?);
+        }
         self.trim_step().await?;
         let trimmed_seq = self.shared.bounds.borrow().first_seq - 1;
         match self.appender.index_block(self.position.last_seq, trimmed_seq).await {
@@ -379,13 +386,13 @@ impl Writer {
         self.shared.last_created_at.store(last.created_at.microseconds(), Ordering::Release);
         self.shared.bounds.send_modify(|bounds| bounds.last_seq = last.seq);
         self.pulse.want();
+        self.keeper.add(events);
     }
 
-    /// The last seq that retention does not keep, once there is a step's worth of such.
+    /// The last seq that retention does not keep.
     fn beyond_retention(&self) -> Option<Seq> {
-        let kept = self.retention_events?;
-        let trimmed_seq = self.shared.bounds.borrow().first_seq - 1;
-        Some(self.position.last_seq.saturating_sub(kept)).filter(|seq| *seq >= trimmed_seq + RETENTION_STEP)
+        let bounds = *self.shared.bounds.borrow();
+        self.keeper.beyond(bounds.first_seq - 1, bounds.last_seq)
     }
 
     /// A trim of what there is now.
@@ -400,7 +407,8 @@ impl Writer {
         let trimmed_seq = self.shared.bounds.borrow().first_seq - 1;
         if through > trimmed_seq {
             match self.appender.trim_step(trimmed_seq, through).await {
-                Ok(trimmed_seq) => {
+                Ok(Trimmed { trimmed_seq, bytes }) => {
+                    self.keeper.take_bytes(bytes);
                     self.is_trim_refused = false;
                     self.shared.window.trim(trimmed_seq);
                     self.shared.bounds.send_modify(|bounds| bounds.first_seq = trimmed_seq + 1);

@@ -33,6 +33,7 @@ pub use error::{CommitError, OpenError, StoreError};
 pub use open::{Opened, StoreSettings, open};
 pub use read::{PageLimits, Store, StoredPage};
 pub use text::{TextEvents, TextPage};
+pub use trim::Trimmed;
 
 use crate::event::{Seq, Timestamp};
 

@@ -118,22 +118,8 @@ impl Store {
     /// A binary search on the primary key, since `created_at` never decreases.
     /// *Cancel safety*: safe.
     pub async fn cursor_before(&self, time: Timestamp, first: Seq, last: Seq) -> Result<Seq, StoreError> {
-        let (mut low, mut high) = (first, last.saturating_add(1));
-        let time = time.to_string();
         let mut connection = self.pool.acquire().await?;
-        while low < high {
-            let middle = low + (high - low) / 2;
-            let row = sqlx::query("SELECT seq, created_at < ? FROM log WHERE seq >= ? ORDER BY seq LIMIT 1")
-                .bind(time.as_str())
-                .bind(to_sql(middle))
-                .fetch_optional(&mut *connection)
-                .await?;
-            match row {
-                Some(row) if row.try_get::<bool, _>(1)? => low = from_sql(row.try_get(0)?) + 1,
-                _ => high = middle,
-            }
-        }
-        Ok(low.saturating_sub(1))
+        cursor_before(&mut connection, time, first, last).await
     }
 
     /// The cursor from which the newest `count` wanted events follow; `first - 1` if there are fewer.
@@ -219,6 +205,29 @@ pub(super) fn push_any(query: &mut QueryBuilder<Sqlite>, column: &'static str, p
     if !patterns.is_empty() {
         query.push(")");
     }
+}
+
+pub(super) async fn cursor_before(
+    connection: &mut SqliteConnection,
+    time: Timestamp,
+    first: Seq,
+    last: Seq,
+) -> Result<Seq, StoreError> {
+    let (mut low, mut high) = (first, last.saturating_add(1));
+    let time = time.to_string();
+    while low < high {
+        let middle = low + (high - low) / 2;
+        let row = sqlx::query("SELECT seq, created_at < ? FROM log WHERE seq >= ? ORDER BY seq LIMIT 1")
+            .bind(time.as_str())
+            .bind(to_sql(middle))
+            .fetch_optional(&mut *connection)
+            .await?;
+        match row {
+            Some(row) if row.try_get::<bool, _>(1)? => low = from_sql(row.try_get(0)?) + 1,
+            _ => high = middle,
+        }
+    }
+    Ok(low.saturating_sub(1))
 }
 
 async fn trimmed_seq(connection: &mut SqliteConnection) -> Result<Seq, StoreError> {

@@ -8,9 +8,9 @@
 
 use super::append::Appender;
 use super::blocks::BLOCK_SEQS;
-use super::read::to_sql;
+use super::read::{cursor_before, to_sql};
 use super::{CommitError, StoreError};
-use crate::event::Seq;
+use crate::event::{Seq, Timestamp};
 use sqlx::Row;
 
 /// Most events that one step deletes. *Source*: some 2 us each, so that an append waits for a few milliseconds.
@@ -47,20 +47,43 @@ const STEP: &str = "BEGIN IMMEDIATE;
     DELETE FROM blocks WHERE block < ?1 / 4096;
     COMMIT";
 
+/// What a step of a trim has deleted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Trimmed {
+    /// Every seq up to here is trimmed now.
+    pub trimmed_seq: Seq,
+    /// The payloads of the step. *Units*: bytes.
+    pub bytes: u64,
+}
+
 impl Appender {
     /// Deletes the oldest events, at most one step of them and at most up to this seq, and keeps the totals true.
-    /// Returns up to where. The caller sees that there are such events.
+    /// The caller sees that there are such events.
     ///
     /// *Errors*: as [`Appender::append`]. *Cancel safety*: none.
-    pub async fn trim_step(&mut self, trimmed_seq: Seq, through: Seq) -> Result<Seq, CommitError> {
+    pub async fn trim_step(&mut self, trimmed_seq: Seq, through: Seq) -> Result<Trimmed, CommitError> {
         let block_end = (trimmed_seq / BLOCK_SEQS + 1) * BLOCK_SEQS;
         let mut step = through.min(block_end).min(trimmed_seq + STEP_EVENTS_MAX);
-        while step > trimmed_seq + 1 && self.data_bytes(step).await? > STEP_BYTES_MAX {
+        let mut bytes = self.data_bytes(step).await?;
+        while step > trimmed_seq + 1 && bytes > STEP_BYTES_MAX {
             step = trimmed_seq + (step - trimmed_seq) / 2;
+            bytes = self.data_bytes(step).await?;
         }
         let rest_of_block = step.next_multiple_of(BLOCK_SEQS);
         self.run(sqlx::query(STEP).bind(to_sql(step)).bind(to_sql(rest_of_block))).await?;
-        Ok(step)
+        Ok(Trimmed { trimmed_seq: step, bytes: u64::try_from(bytes).unwrap_or(0) })
+    }
+
+    /// The payloads of all that is retained. *Units*: bytes.
+    pub async fn retained_bytes(&mut self) -> Result<u64, StoreError> {
+        let row =
+            sqlx::query("SELECT coalesce(sum(bytes), 0) FROM streams").fetch_one(self.connection()).await?;
+        Ok(u64::try_from(row.try_get::<i64, _>(0)?).unwrap_or(0))
+    }
+
+    /// As [`super::Store::cursor_before`], on the connection of the writer, which waits for no reader.
+    pub async fn cursor_before(&mut self, time: Timestamp, first: Seq, last: Seq) -> Result<Seq, StoreError> {
+        cursor_before(self.connection(), time, first, last).await
     }
 
     async fn data_bytes(&mut self, through: Seq) -> Result<i64, StoreError> {

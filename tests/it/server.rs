@@ -4,7 +4,7 @@ use crate::stream::Stream;
 use crate::table::{self, Row};
 use evertail::client::Client;
 use evertail::http::{self, Closing, ConnectionSettings, HttpSettings, OriginSettings, Service};
-use evertail::log::{Log, LogSettings, LogTask};
+use evertail::log::{Log, LogSettings, LogTask, Retention};
 use evertail::store::StoreSettings;
 use evertail::wire::ReceiptJson;
 use reqwest::RequestBuilder;
@@ -67,7 +67,7 @@ impl Settings {
                 queue_bytes_max: 64 << 20,
                 window_bytes_max: 1 << 20,
                 disk_free_bytes_min: 0,
-                retention_events: None,
+                retention: Retention::default(),
                 catch_up_pages_max: 2,
                 notice_interval: Duration::from_millis(5),
             },

@@ -2,7 +2,7 @@
 
 use evertail::event::{Content, Event, EventType, Receipt, Selection, Seq, StreamName, Timestamp};
 use evertail::frames::Format;
-use evertail::log::{Append, AppendError, Log, LogSettings, LogTask, Reader, ReaderOptions};
+use evertail::log::{Append, AppendError, Log, LogSettings, LogTask, Reader, ReaderOptions, Retention};
 use evertail::store::StoreSettings;
 use futures_util::FutureExt;
 use sqlx::sqlite::{SqliteConnectOptions, SqliteRow};
@@ -41,7 +41,7 @@ impl Place {
             queue_bytes_max: 64 << 20,
             window_bytes_max: 1 << 20,
             disk_free_bytes_min: 0,
-            retention_events: None,
+            retention: Retention::default(),
             catch_up_pages_max: 2,
             notice_interval: Duration::from_millis(1),
         }

@@ -2,7 +2,7 @@
 
 use crate::fixture::{Place, append, close, content, in_time, open, options, reader, start, stored};
 use evertail::event::{Content, Seq};
-use evertail::log::{Bounds, Gap, Log, Step};
+use evertail::log::{Bounds, Gap, Log, Retention, Step};
 use futures_util::FutureExt;
 use sqlx::{Connection, SqliteConnection};
 
@@ -249,7 +249,7 @@ async fn step_of_a_trim_is_bounded_in_bytes() {
     }
     let mut trimmed = vec![0];
     while trimmed[trimmed.len() - 1] < 5 {
-        trimmed.push(opened.appender.trim_step(trimmed[trimmed.len() - 1], 5).await.unwrap());
+        trimmed.push(opened.appender.trim_step(trimmed[trimmed.len() - 1], 5).await.unwrap().trimmed_seq);
     }
     assert_eq!(trimmed, [0, 1, 3, 4, 5]);
 }
@@ -259,7 +259,7 @@ async fn retention_keeps_the_newest_events_and_little_more() {
     const KEPT: u64 = 100;
     let place = Place::new();
     let mut settings = place.settings();
-    settings.retention_events = Some(KEPT);
+    settings.retention.events = Some(KEPT);
     let (log, task) = open(settings.clone()).await;
     let mut other = place.other_process().await;
     for round in 1..=30 {
@@ -275,9 +275,84 @@ async fn retention_keeps_the_newest_events_and_little_more() {
     assert!(log.bounds().first_seq > 1_024);
     close(log, task).await;
 
-    settings.retention_events = None;
+    settings.retention = Retention::default();
     let (log, task) = open(settings).await;
     append_count(&log, 2_000).await;
     assert!(log.bounds().last_seq + 1 - log.bounds().first_seq > 2_000, "nothing more is trimmed");
+    close(log, task).await;
+}
+
+#[tokio::test]
+async fn retention_by_bytes_keeps_the_newest_and_no_more_than_that() {
+    let place = Place::new();
+    let mut settings = place.settings();
+    settings.retention.bytes = Some(10_000);
+    let mut other = None;
+    // What was there before the start counts too.
+    for round in 0..2 {
+        let (log, task) = open(settings.clone()).await;
+        let other = match &mut other {
+            Some(other) => other,
+            none => none.insert(place.other_process().await),
+        };
+        for n in 0..40 {
+            let data = format!("\"{}\"", "x".repeat(500 + n * 7));
+            append(&log, vec![content("a", None, &data); 3]).await.unwrap();
+            // What is due after one request is done before the next is taken.
+            append(&log, [content("b", None, "1")]).await.unwrap();
+            // At one moment: trimming goes on.
+            let (bytes, total): (i64, i64) = sqlx::query_as(
+                "SELECT (SELECT sum(octet_length(data)) FROM log), (SELECT sum(bytes) FROM streams)",
+            )
+            .fetch_one(&mut *other)
+            .await
+            .unwrap();
+            assert_eq!(bytes, total);
+            // Not yet trimmed may be what the last two requests brought.
+            assert!(bytes <= 10_000 + 3 * 800 + 1, "{bytes} in round {round}, {n}");
+            assert!(round == 0 && n < 6 || bytes > 5_000, "{bytes} in round {round}, {n}");
+        }
+        assert!(log.bounds().first_seq > 100);
+        close(log, task).await;
+    }
+}
+
+#[tokio::test]
+async fn retention_by_age_trims_what_is_old_and_keeps_what_is_not() {
+    let place = Place::new();
+    let (log, task) = place.open().await;
+    append(&log, [content("a", None, "1")]).await.unwrap();
+    close(log, task).await;
+    let mut other = place.other_process().await;
+    // One event an hour, up to an hour ago.
+    sqlx::query("UPDATE meta SET trimmed_seq = 1").execute(&mut other).await.unwrap();
+    sqlx::query("DELETE FROM log").execute(&mut other).await.unwrap();
+    sqlx::query(
+        "WITH RECURSIVE n (n) AS (SELECT 0 UNION ALL SELECT n + 1 FROM n WHERE n < 2999)
+         INSERT INTO log (seq, stream, created_at, data)
+         SELECT n + 2, 'a', strftime('%Y-%m-%dT%H:%M:%S.000000Z', 'now', '-' || (3000 - n) || ' hours'), n FROM n",
+    )
+    .execute(&mut other)
+    .await
+    .unwrap();
+    sqlx::query(
+        "UPDATE streams SET first_seq = 2, last_seq = 3001, events = 3000,
+                bytes = (SELECT sum(octet_length(data)) FROM log)",
+    )
+    .execute(&mut other)
+    .await
+    .unwrap();
+    let mut settings = place.settings();
+    settings.retention.age = Some(std::time::Duration::from_secs(100 * 3_600 + 1_800));
+    let (log, task) = open(settings).await;
+    // Events 101 hours old and older are n = 0 to 2899, seq 2 to 2901.
+    in_time(async {
+        while log.bounds().first_seq < 2_902 {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await;
+    assert_eq!(log.bounds(), Bounds { first_seq: 2_902, last_seq: 3_001 });
+    assert_eq!(stored(&mut other).await.len(), 100);
     close(log, task).await;
 }
