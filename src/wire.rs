@@ -2,6 +2,8 @@
 //!
 //! Layer L0. Knows `event`; knows no HTTP, no SQL and no SSE.
 
+pub mod cloud;
+
 use crate::event::{EventText, Receipt, Seq};
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::value::RawValue;

@@ -4,7 +4,7 @@
 //! `fetch` a text type. Every error names the member by JSON pointer; a body with several errors lists them.
 
 use super::problem::{ERRORS_MAX, MemberError};
-use super::{HttpSettings, Problem, ProblemCode, form};
+use super::{HttpSettings, Problem, ProblemCode, cloudevents, form};
 use crate::event::{
     self, Content, EventType, IdempotencyKey, NameError, StreamName, check_id, check_subject, check_time,
 };
@@ -38,25 +38,23 @@ pub(super) struct Context<'a> {
 ///
 /// *Errors*: what is wrong with it, by member; nothing of it is to be stored.
 pub(super) fn read(content_type: &str, body: &[u8], context: &Context<'_>) -> Result<Envelope, Problem> {
-    let text = std::str::from_utf8(body).map_err(|error| {
-        let at = error.valid_up_to();
-        Problem::new(ProblemCode::Utf8Invalid, format!("the byte at offset {at} is not UTF-8"))
-            .with("offset", at)
-    })?;
+    let text = utf8(body)?;
     let essence = content_type.split(';').next().unwrap_or_default().trim();
     let essence = match essence.contains(|c: char| c.is_ascii_uppercase()) {
         true => Cow::from(essence.to_ascii_lowercase()),
         false => Cow::from(essence),
     };
     let trimmed = text.trim_start_matches([' ', '\t', '\r', '\n']);
-    let mut reader = Reader { context, errors: Vec::new() };
+    let mut reader = Reader::new(context);
     let contents = match &*essence {
-        _ if essence.starts_with("application/cloudevents") => return Err(unsupported(&essence)),
         _ if trimmed.is_empty() && essence != "text/plain" => {
             return Err(Problem::new(
                 ProblemCode::BodyEmpty,
                 "send an event, such as {\"data\":{\"actor\":\"alice\"}}",
             ));
+        }
+        _ if essence.starts_with(cloudevents::PREFIX) => {
+            return cloudevents::structured(&essence, text, reader);
         }
         "application/x-ndjson" | "application/ndjson" | "application/jsonl" => {
             return reader.lines(text).map(|contents| Envelope { contents, is_batch: true });
@@ -65,7 +63,7 @@ pub(super) fn read(content_type: &str, body: &[u8], context: &Context<'_>) -> Re
             return reader.array(text).map(|contents| Envelope { contents, is_batch: true });
         }
         _ if trimmed.starts_with('{') => {
-            let members = parse(text, None)?;
+            let members = parse(text, None, MEMBERS)?;
             reader.object(members, None)
         }
         "application/x-www-form-urlencoded" => reader.form(text)?,
@@ -80,8 +78,16 @@ pub(super) fn read(content_type: &str, body: &[u8], context: &Context<'_>) -> Re
         }
         other => return Err(unsupported(other)),
     };
-    let content = reader.finish(contents)?;
-    Ok(Envelope { contents: vec![content], is_batch: false })
+    reader.finish(contents)
+}
+
+/// A body as text.
+pub(super) fn utf8(body: &[u8]) -> Result<&str, Problem> {
+    std::str::from_utf8(body).map_err(|error| {
+        let at = error.valid_up_to();
+        Problem::new(ProblemCode::Utf8Invalid, format!("the byte at offset {at} is not UTF-8"))
+            .with("offset", at)
+    })
 }
 
 /// The events of a body that is posted to a stream: all that happens to it between the socket and the log.
@@ -97,15 +103,16 @@ pub fn parse_body(
         .map(|envelope| envelope.contents)
 }
 
-fn unsupported(content_type: &str) -> Problem {
+pub(super) fn unsupported(content_type: &str) -> Problem {
     let shown = if content_type.is_empty() { "no content type" } else { "this content type" };
-    let detail =
-        format!("{shown} is not read; send application/json, application/x-ndjson, text/plain or a form");
+    let detail = format!(
+        "{shown} is not read; send application/json, application/x-ndjson, text/plain, a form or a CloudEvent as JSON"
+    );
     Problem::new(ProblemCode::ContentTypeUnsupported, detail)
 }
 
 /// The members of one JSON object, in order, unread.
-struct Members<'a>(Vec<(Cow<'a, str>, &'a RawValue)>);
+pub(super) struct Members<'a>(pub(super) Vec<(Cow<'a, str>, &'a RawValue)>);
 
 impl<'de> Deserialize<'de> for Members<'de> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
@@ -131,37 +138,53 @@ impl<'de> Deserialize<'de> for Members<'de> {
 
 /// A string, borrowed where it has no escapes.
 #[derive(serde::Deserialize)]
-struct Text<'a>(#[serde(borrow)] Cow<'a, str>);
+pub(super) struct Text<'a>(#[serde(borrow)] pub(super) Cow<'a, str>);
 
-/// Parses a piece of the body. Line and column in the message count from the beginning of the piece.
-fn parse<'a, T: Deserialize<'a>>(piece: &'a str, index: Option<usize>) -> Result<T, Problem> {
+/// Parses a piece of the body. Line and column in the message count from the beginning of the piece; `members` are what
+/// an event has, for the message.
+pub(super) fn parse<'a, T: Deserialize<'a>>(
+    piece: &'a str,
+    index: Option<usize>,
+    members: &str,
+) -> Result<T, Problem> {
     serde_json::from_str(piece).map_err(|error| {
         let is_shape = error.is_data();
         let code = if is_shape { ProblemCode::EventInvalid } else { ProblemCode::JsonInvalid };
         let detail = error.to_string();
-        Problem::new(code, format!("{detail}; an event has the members {MEMBERS}")).with_errors(&[
+        Problem::new(code, format!("{detail}; an event has the members {members}")).with_errors(&[
             MemberError { pointer: index.map_or_else(String::new, |i| format!("/{i}")), detail },
         ])
     })
 }
 
 /// Reads events and gathers what is wrong with them.
-struct Reader<'a> {
-    context: &'a Context<'a>,
-    errors: Vec<MemberError>,
+pub(super) struct Reader<'a> {
+    pub(super) context: &'a Context<'a>,
+    pub(super) errors: Vec<MemberError>,
 }
 
-impl Reader<'_> {
+impl<'a> Reader<'a> {
+    pub(super) fn new(context: &'a Context<'a>) -> Self {
+        Self { context, errors: Vec::new() }
+    }
+
     fn array(&mut self, text: &str) -> Result<Vec<Content>, Problem> {
-        let items: Vec<&RawValue> = parse(text, None)?;
-        self.batch(items.into_iter().map(RawValue::get))
+        let items: Vec<&RawValue> = parse(text, None, MEMBERS)?;
+        self.batch(items.into_iter().map(RawValue::get), MEMBERS, Self::object)
     }
 
     fn lines(&mut self, text: &str) -> Result<Vec<Content>, Problem> {
-        self.batch(text.split('\n').map(str::trim).filter(|line| !line.is_empty()))
+        let lines = text.split('\n').map(str::trim).filter(|line| !line.is_empty());
+        self.batch(lines, MEMBERS, Self::object)
     }
 
-    fn batch<'t>(&mut self, items: impl Iterator<Item = &'t str> + Clone) -> Result<Vec<Content>, Problem> {
+    /// Several events, each read by `object`.
+    pub(super) fn batch<'t>(
+        &mut self,
+        items: impl Iterator<Item = &'t str> + Clone,
+        members: &str,
+        object: impl Fn(&mut Self, Members<'t>, Option<usize>) -> Option<Content>,
+    ) -> Result<Vec<Content>, Problem> {
         let events_max = self.context.settings.batch_events_max;
         if items.clone().nth(events_max).is_some() {
             let detail = format!("send at most {events_max} events in one request");
@@ -170,7 +193,7 @@ impl Reader<'_> {
         let mut contents = Vec::new();
         for (index, item) in items.enumerate() {
             let index = Some(index);
-            let content = self.object(parse(item, index)?, index);
+            let content = object(self, parse(item, index, members)?, index);
             self.check_size(index, content.as_ref())?;
             contents.extend(content);
         }
@@ -265,11 +288,11 @@ impl Reader<'_> {
     }
 
     /// An event with nothing but its stream. Where events name their own, the placeholder never gets past `errors`.
-    fn blank(&self) -> Content {
+    pub(super) fn blank(&self) -> Content {
         Content::new(self.context.stream.cloned().unwrap_or_else(|| StreamName::stored(Arc::from(""))))
     }
 
-    fn set(&mut self, content: &mut Content, index: Option<usize>, name: &str, text: &str) {
+    pub(super) fn set(&mut self, content: &mut Content, index: Option<usize>, name: &str, text: &str) {
         let checked = match name {
             "id" => check_id(text).map(|id| content.id = Some(id)),
             "type" => EventType::parse(text).map(|r#type| content.r#type = r#type),
@@ -304,7 +327,7 @@ impl Reader<'_> {
         }
     }
 
-    fn error(&mut self, pointer: String, detail: impl Into<String>) {
+    pub(super) fn error(&mut self, pointer: String, detail: impl Into<String>) {
         self.errors.push(MemberError { pointer, detail: detail.into() });
     }
 
@@ -330,20 +353,21 @@ impl Reader<'_> {
         }
     }
 
-    fn finish(&mut self, content: Option<Content>) -> Result<Content, Problem> {
+    /// The one event, `None` if something is wrong with it.
+    pub(super) fn finish(self, content: Option<Content>) -> Result<Envelope, Problem> {
         self.check_errors()?;
         self.check_size(None, content.as_ref())?;
-        Ok(content.expect("an event without errors is there"))
+        Ok(Envelope { contents: vec![content.expect("an event without errors is there")], is_batch: false })
     }
 }
 
 /// The JSON pointer of a member: of the one event, or of the event at this index of a batch.
-fn pointer(index: Option<usize>, name: &str) -> String {
+pub(super) fn pointer(index: Option<usize>, name: &str) -> String {
     let name = name.replace('~', "~0").replace('/', "~1");
     index.map_or_else(|| format!("/{name}"), |index| format!("/{index}/{name}"))
 }
 
-fn is_member(name: &str) -> bool {
+pub(super) fn is_member(name: &str) -> bool {
     matches!(name, "id" | "type" | "source" | "subject" | "time" | "stream")
 }
 

@@ -9,6 +9,7 @@
 //! | `guard` | what every request is checked for: shape, host, origin |
 //! | `origin` | which hosts and origins are let in |
 //! | `append`, `body`, `envelope`, `form` | POST: handler, reading the body, what it means |
+//! | `cloudevents` | POST: events that come as CloudEvents |
 //! | `read`, `query`, `accept` | GET: handlers, parameters, content negotiation |
 //! | `stream`, `transfer` | an event stream; how it is sent on a socket of its own |
 //! | `page`, `csv` | JSON pages, NDJSON and CSV |
@@ -17,6 +18,7 @@
 mod accept;
 mod append;
 mod body;
+mod cloudevents;
 mod connection;
 mod csv;
 mod envelope;

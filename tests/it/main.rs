@@ -5,6 +5,7 @@
 //! | `server`, `raw`, `stream`, `table` | the server of a test; a bare connection; an event stream; the table as it is |
 //! | `resume`, `dialect` | the contract of design.md section 6: where a reader begins, and every byte it is sent |
 //! | `append`, `pages`, `selection` | POST in all its forms; JSON pages, NDJSON, one event; what is selected, everywhere the same |
+//! | `cloudevents` | CloudEvents in and out |
 //! | `errors`, `malformed` | problems, origins, the shapes of smuggling; ten thousand broken requests |
 //! | `docs` | every curl line of the documents |
 //! | `bench` | the load generator, and that it finds what a server does wrong |
@@ -16,6 +17,7 @@
 
 mod append;
 mod bench;
+mod cloudevents;
 mod dialect;
 mod docs;
 mod errors;
