@@ -10,12 +10,14 @@
 //! \n
 //! ```
 //! Each format is a cut of the same bytes: SSE the whole frame, `event=message` the frame without its first line,
-//! NDJSON the JSON with its LF. Only `format=data` is written anew.
+//! NDJSON the JSON with its LF. `format=data` and `format=cloudevents` are written anew.
 
 use crate::event::{Event, EventText, EventType, Filter, Selection, Seq, StreamName, Timestamp};
 use crate::sse::{Block, put_block, put_line};
-use crate::wire;
+use crate::wire::{self, cloud};
 use bytes::Bytes;
+use serde::Deserialize;
+use std::borrow::Cow;
 
 mod texts;
 
@@ -34,8 +36,17 @@ pub enum Format {
         /// Every type as a plain message (`event=message`).
         as_message: bool,
     },
+    /// SSE, the event as a CloudEvent (`format=cloudevents`).
+    SseCloudEvents {
+        /// Every type as a plain message (`event=message`).
+        as_message: bool,
+    },
     /// One line of JSON for each event.
     Lines,
+    /// One line of JSON for each event, a CloudEvent.
+    CloudEventLines,
+    /// CloudEvents, each with a comma behind it: the items of an array.
+    CloudEventItems,
 }
 
 /// Encoded events in order of seq, immutable.
@@ -121,13 +132,16 @@ impl Frames {
         self.marks.first().map_or_else(Bytes::new, |mark| self.bytes.slice(mark.json_start..mark.json_end))
     }
 
-    /// Where a format finds an event in the shared bytes; `None` for the one format that is written anew.
+    /// Where a format finds an event in the shared bytes; `None` for those that are written anew.
     fn cut(mark: &Mark, format: Format) -> Option<(usize, usize)> {
         match format {
             Format::Sse { as_message: false } => Some((mark.start, mark.end)),
             Format::Sse { as_message: true } => Some((mark.json_start - DATA_PREFIX.len(), mark.end)),
             Format::Lines => Some((mark.json_start, mark.json_end + 1)),
-            Format::SseData { .. } => None,
+            Format::SseData { .. }
+            | Format::SseCloudEvents { .. }
+            | Format::CloudEventLines
+            | Format::CloudEventItems => None,
         }
     }
 
@@ -145,11 +159,73 @@ impl Frames {
         }
     }
 
-    fn payload_frame(&self, mark: &Mark, format: Format) -> Bytes {
-        let json = String::from_utf8_lossy(&self.bytes[mark.data_start..mark.json_end - 1]);
-        let mut out = Vec::with_capacity(json.len() + 64);
-        put_payload(&mut out, mark.seq, mark.r#type.as_str(), &json, format);
+    /// An event in a format that is no cut of the shared bytes.
+    fn anew(&self, mark: &Mark, format: Format) -> Bytes {
+        let data = String::from_utf8_lossy(&self.bytes[mark.data_start..mark.json_end - 1]);
+        let mut out = Vec::with_capacity(data.len() + 400);
+        if let Format::SseData { .. } = format {
+            put_payload(&mut out, mark.seq, mark.r#type.as_str(), &data, format);
+            return Bytes::from(out);
+        }
+        // The payload is the last member, and is taken as it is.
+        let head = String::from_utf8_lossy(&self.bytes[mark.json_start..mark.data_start]);
+        let (head, data) = match head.strip_suffix(",\"data\":") {
+            Some(head) => (head, Some(&*data)),
+            None => (&*head, None),
+        };
+        let head = format!("{head}}}");
+        let head: Head<'_> = serde_json::from_str(&head).expect("the shape that put_event writes");
+        put_cloud_event(&mut out, &head.event(mark, data), format);
         Bytes::from(out)
+    }
+}
+
+/// What the JSON of an event says before its payload, and its mark does not.
+#[derive(Deserialize)]
+struct Head<'a> {
+    #[serde(borrow, default)]
+    source: Cow<'a, str>,
+    #[serde(borrow)]
+    id: Option<Cow<'a, str>>,
+    #[serde(borrow)]
+    subject: Option<Cow<'a, str>>,
+    #[serde(borrow)]
+    time: Option<Cow<'a, str>>,
+    #[serde(borrow)]
+    created_at: Cow<'a, str>,
+}
+
+impl Head<'_> {
+    fn event<'e>(&'e self, mark: &'e Mark, data: Option<&'e str>) -> EventText<'e> {
+        EventText {
+            seq: mark.seq,
+            stream: mark.stream.as_str(),
+            source: &self.source,
+            id: self.id.as_deref(),
+            r#type: mark.r#type.as_str(),
+            subject: self.subject.as_deref(),
+            time: self.time.as_deref(),
+            created_at: &self.created_at,
+            data,
+        }
+    }
+}
+
+/// An event in one of the formats that show CloudEvents.
+fn put_cloud_event(out: &mut Vec<u8>, event: &EventText<'_>, format: Format) {
+    match format {
+        Format::SseCloudEvents { as_message } => {
+            let name = Some(event.r#type).filter(|name| !as_message && *name != EventType::MESSAGE);
+            put_line(out, name, event.seq, |out| cloud::put_cloud_event(out, event));
+        }
+        Format::CloudEventItems => {
+            cloud::put_cloud_event(out, event);
+            out.push(b',');
+        }
+        _ => {
+            cloud::put_cloud_event(out, event);
+            out.push(b'\n');
+        }
     }
 }
 
@@ -262,7 +338,7 @@ impl<'a> PageBuilder<'a> {
             self.page_events += 1;
             self.last_seq = Some(mark.seq);
             let Some((start, end)) = Frames::cut(mark, self.format) else {
-                self.push(frames.payload_frame(mark, self.format));
+                self.push(frames.anew(mark, self.format));
                 continue;
             };
             self.bytes += end - start;

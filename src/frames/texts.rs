@@ -2,7 +2,7 @@
 //!
 //! The bytes are those that [`super::Frames`] and a [`super::PageBuilder`] would make of the same events.
 
-use super::{Format, Page, put_payload};
+use super::{Format, Page, put_cloud_event, put_payload};
 use crate::event::{EventText, EventType, Seq};
 use crate::sse::put_line;
 use crate::wire;
@@ -39,6 +39,9 @@ fn put(out: &mut Vec<u8>, event: &EventText<'_>, format: Format) {
     match format {
         Format::SseData { .. } => {
             put_payload(out, event.seq, event.r#type, event.data.unwrap_or_default(), format);
+        }
+        Format::SseCloudEvents { .. } | Format::CloudEventLines | Format::CloudEventItems => {
+            put_cloud_event(out, event, format);
         }
         Format::Lines => {
             wire::put_event(out, event);

@@ -1,6 +1,6 @@
 //! Content negotiation of the read routes.
 
-use super::{Problem, ProblemCode};
+use super::{Problem, ProblemCode, cloudevents};
 use axum::http::{HeaderMap, header};
 
 /// What a read route can send.
@@ -13,14 +13,13 @@ pub(super) enum Representation {
     /// `application/x-ndjson`: everything up to now, a line each.
     Lines,
     /// `text/csv`: everything up to now, a record each.
-    Csv {
-        /// The first record names the columns (RFC 4180, `header=absent` for none).
-        has_header: bool,
-    },
+    Csv,
+    /// `application/cloudevents-batch+json`: everything up to now, an array of CloudEvents.
+    CloudEvents,
 }
 
 /// What each media range asks for; the first line of a group is what the range means when several fit.
-const RANGES: [(&str, Representation); 8] = [
+const RANGES: [(&str, Representation); 9] = [
     ("text/event-stream", Representation::Sse),
     ("text/*", Representation::Sse),
     ("*/*", Representation::Sse),
@@ -28,44 +27,57 @@ const RANGES: [(&str, Representation); 8] = [
     ("application/*", Representation::Json),
     ("application/x-ndjson", Representation::Lines),
     ("application/ndjson", Representation::Lines),
-    ("text/csv", Representation::Csv { has_header: true }),
+    ("text/csv", Representation::Csv),
+    (cloudevents::BATCH, Representation::CloudEvents),
 ];
 
-/// Picks the best of what the client accepts: by quality, then by how specific the range is, then by its order.
+/// Whether one event is sent as a CloudEvent.
+const RANGES_OF_ONE: [(&str, bool); 4] =
+    [("application/json", false), ("application/*", false), ("*/*", false), (cloudevents::ONE, true)];
+
+/// Picks the best of what the client accepts.
 ///
 /// No header is `*/*`: SSE. *Errors*: nothing fits, 406.
 pub(super) fn negotiate(headers: &HeaderMap) -> Result<Representation, Problem> {
-    let mut best: Option<(u16, bool, Representation)> = None;
-    let mut is_given = false;
+    match best(headers, &RANGES) {
+        Some(representation) => Ok(representation),
+        None if !headers.contains_key(header::ACCEPT) => Ok(Representation::Sse),
+        None => {
+            let detail = "accept text/event-stream, application/json, application/x-ndjson, text/csv or \
+                          application/cloudevents-batch+json";
+            Err(Problem::new(ProblemCode::NotAcceptable, detail))
+        }
+    }
+}
+
+/// Whether the client wants one event as a CloudEvent rather than as JSON, which everyone else gets.
+pub(super) fn wants_cloud_event(headers: &HeaderMap) -> bool {
+    best(headers, &RANGES_OF_ONE) == Some(true)
+}
+
+/// Whether CSV begins with the names of its columns (RFC 4180: the parameter `header` of its type).
+pub(super) fn wants_header(headers: &HeaderMap) -> bool {
+    let values = headers.get_all(header::ACCEPT).iter().filter_map(|value| value.to_str().ok());
+    !values.flat_map(|value| value.split([',', ';'])).any(|part| part.trim() == "header=absent")
+}
+
+/// The best of what fits: by quality, then by how specific the range is, then by its order.
+fn best<T: Copy>(headers: &HeaderMap, ranges: &[(&str, T)]) -> Option<T> {
+    let mut best: Option<(u16, bool, T)> = None;
     for value in headers.get_all(header::ACCEPT) {
-        is_given = true;
         for range in value.to_str().unwrap_or_default().split(',') {
             let mut parts = range.split(';').map(str::trim);
             let name = parts.next().unwrap_or_default().to_ascii_lowercase();
-            let Some((_, representation)) = RANGES.iter().find(|(known, _)| *known == name) else { continue };
-            let parameters: Vec<&str> = parts.collect();
-            let quality = parameters.iter().find_map(|part| part.strip_prefix("q=")).map_or(1000, per_mille);
-            let representation = match *representation {
-                Representation::Csv { .. } => {
-                    Representation::Csv { has_header: !parameters.contains(&"header=absent") }
-                }
-                other => other,
-            };
-            let candidate = (quality, !name.ends_with('*'), representation);
+            let Some((_, meaning)) = ranges.iter().find(|(known, _)| *known == name) else { continue };
+            let quality = parts.find_map(|part| part.strip_prefix("q=")).map_or(1000, per_mille);
+            let candidate = (quality, !name.ends_with('*'), *meaning);
             let is_better = best.is_none_or(|(q, exact, _)| (candidate.0, candidate.1) > (q, exact));
             if quality > 0 && is_better {
                 best = Some(candidate);
             }
         }
     }
-    match best {
-        Some((_, _, representation)) => Ok(representation),
-        None if !is_given => Ok(Representation::Sse),
-        None => {
-            let detail = "accept text/event-stream, application/json, application/x-ndjson or text/csv";
-            Err(Problem::new(ProblemCode::NotAcceptable, detail))
-        }
-    }
+    best.map(|(_, _, meaning)| meaning)
 }
 
 fn per_mille(quality: &str) -> u16 {
@@ -86,8 +98,9 @@ mod tests {
             ("application/json, */*", Some(Representation::Json)),
             ("Application/JSON;q=0.5, application/x-ndjson", Some(Representation::Lines)),
             ("application/json;q=0, application/ndjson;q=0.1", Some(Representation::Lines)),
-            ("text/csv", Some(Representation::Csv { has_header: true })),
-            ("text/csv; header=absent", Some(Representation::Csv { has_header: false })),
+            ("text/csv; header=absent", Some(Representation::Csv)),
+            ("application/json;q=0.9, application/cloudevents-batch+json", Some(Representation::CloudEvents)),
+            ("application/cloudevents+json", None),
             ("text/html", None),
             ("", None),
         ] {

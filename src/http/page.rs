@@ -1,10 +1,11 @@
-//! History: one JSON page, or everything up to now as NDJSON. Both end at the `last_seq` of the moment they began.
+//! History: one JSON page, or everything up to now as NDJSON or as an array of CloudEvents. All end at the `last_seq` of the moment they began.
 
 use super::query::{self, Payload, ReadQuery};
-use super::{App, Problem, ProblemCode, csv};
+use super::{App, Problem, ProblemCode, cloudevents, csv};
 use crate::event::{Selection, Seq, StreamName};
 use crate::frames::Format;
 use crate::log::{From, ReadError, Reader, ReaderOptions, Reset, Step};
+use crate::wire::cloud;
 use axum::body::Body;
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
@@ -215,7 +216,7 @@ fn split(bytes: &Bytes) -> impl Iterator<Item = Bytes> {
 
 /// The seq of an event that we encoded.
 fn seq_of(line: &[u8]) -> Option<Seq> {
-    let digits = line.strip_prefix(b"{\"seq\":")?;
+    let Some(digits) = line.strip_prefix(b"{\"seq\":") else { return cloud::seq_of(line) };
     let end = digits.iter().position(|byte| !byte.is_ascii_digit())?;
     std::str::from_utf8(&digits[..end]).ok()?.parse().ok()
 }
@@ -233,6 +234,9 @@ pub(super) async fn lines(app: &App, query: ReadQuery) -> Result<Response, Probl
 
 /// The same as CSV.
 pub(super) async fn csv(app: &App, query: ReadQuery, has_header: bool) -> Result<Response, Problem> {
+    if query.payload != Payload::Event {
+        return Err(query::parameter("format", "cannot be given for CSV; its columns are those of the table"));
+    }
     let range = Range::open(app, &query).await?;
     let reader = app.log.reader(range.cursor, range.options(app, &query));
     let records = pages(reader).and_then(|lines| std::future::ready(csv::records(&lines)));
@@ -243,6 +247,25 @@ pub(super) async fn csv(app: &App, query: ReadQuery, has_header: bool) -> Result
         (header::CONTENT_DISPOSITION, "attachment; filename=\"events.csv\""),
     ];
     Ok((headers, Body::from_stream(header.chain(records))).into_response())
+}
+
+/// The same as one array of CloudEvents.
+pub(super) async fn cloud_events(app: &App, query: ReadQuery) -> Result<Response, Problem> {
+    let range = Range::open(app, &query).await?;
+    let options = ReaderOptions { format: Format::CloudEventItems, ..range.options(app, &query) };
+    let mut is_first = true;
+    // Every item has a comma behind it: the last one of a page is put before the next page.
+    let items = pages(app.log.reader(range.cursor, options)).map_ok(move |page| {
+        let items = page.slice(..page.len() - 1);
+        match std::mem::take(&mut is_first) {
+            true => items,
+            false => Bytes::from([b",", &*items].concat()),
+        }
+    });
+    let bracket = |bracket: &'static [u8]| futures_util::stream::iter([Ok(Bytes::from_static(bracket))]);
+    let body = Body::from_stream(bracket(b"[").chain(items).chain(bracket(b"]")));
+    let headers = [(header::CONTENT_TYPE, cloudevents::BATCH), (header::CACHE_CONTROL, "no-cache")];
+    Ok((headers, body).into_response())
 }
 
 /// The bytes of a reader's pages to its end.
@@ -277,7 +300,7 @@ struct Range {
 impl Range {
     /// *Errors*: 410 where the stream route would tell of a gap or a reset: history cannot say it in between.
     async fn open(app: &App, query: &ReadQuery) -> Result<Self, Problem> {
-        for (name, is_given) in [("format", query.payload != Payload::Event), ("event", query.as_message)] {
+        for (name, is_given) in [("format", query.payload == Payload::Data), ("event", query.as_message)] {
             if is_given {
                 return Err(query::parameter(name, "is for event streams; leave it out for history"));
             }
@@ -331,10 +354,14 @@ impl Range {
     }
 
     fn options(&self, app: &App, query: &ReadQuery) -> ReaderOptions {
+        let format = match query.payload {
+            Payload::CloudEvent => Format::CloudEventLines,
+            Payload::Event | Payload::Data => Format::Lines,
+        };
         ReaderOptions {
             through: Some(self.through),
             until: None,
-            ..query.reader_options(&app.settings, Format::Lines)
+            ..query.reader_options(&app.settings, format)
         }
     }
 }

@@ -19,6 +19,8 @@ pub(super) enum Payload {
     Event,
     /// Its `data` alone.
     Data,
+    /// A CloudEvent.
+    CloudEvent,
 }
 
 /// What a reader asks for.
@@ -145,7 +147,8 @@ fn member(read: &mut ReadQuery, name: &str, value: &str, is_one_stream: bool) ->
             read.payload = match value {
                 "event" => Payload::Event,
                 "data" => Payload::Data,
-                _ => return Err(parameter(name, "must be event or data")),
+                "cloudevents" => Payload::CloudEvent,
+                _ => return Err(parameter(name, "must be event, data or cloudevents")),
             }
         }
         "event" => match value {

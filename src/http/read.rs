@@ -1,11 +1,12 @@
 //! `GET`: the log and its streams as SSE, JSON or NDJSON, one event, and the few routes beside the API.
 
-use super::accept::{Representation, negotiate};
+use super::accept::{Representation, negotiate, wants_cloud_event, wants_header};
 use super::query::{self, ReadQuery};
 use super::service::{Answer, AnswerBody};
-use super::{App, Closing, Problem, ProblemCode, page, stream as event_stream};
-use crate::event::{Seq, StreamName};
+use super::{App, Closing, Problem, ProblemCode, cloudevents, page, stream as event_stream};
+use crate::event::{EventText, Seq, StreamName};
 use crate::frames::Frames;
+use crate::wire::cloud;
 use axum::body::Body;
 use axum::extract::State;
 use axum::http::header;
@@ -48,14 +49,16 @@ pub(super) async fn read(app: &App, request: &Parts, stream: Option<StreamName>)
             Ok(page::json(app, query, stream.as_ref(), &request.headers).await?.map(AnswerBody::Whole))
         }
         Representation::Lines => Ok(page::lines(app, query).await?.map(AnswerBody::Whole)),
-        Representation::Csv { has_header } => {
+        Representation::Csv => {
+            let has_header = wants_header(&request.headers);
             Ok(page::csv(app, query, has_header).await?.map(AnswerBody::Whole))
         }
+        Representation::CloudEvents => Ok(page::cloud_events(app, query).await?.map(AnswerBody::Whole)),
     }
 }
 
-/// One event, as JSON.
-pub(super) async fn event(app: &App, seq: &str) -> Result<Response, Problem> {
+/// One event, as JSON or as a CloudEvent.
+pub(super) async fn event(app: &App, request: &Parts, seq: &str) -> Result<Response, Problem> {
     let digits = Some(seq).filter(|seq| seq.bytes().all(|byte| byte.is_ascii_digit()));
     let Some(seq) = digits.and_then(|seq| seq.parse::<Seq>().ok()) else {
         return Err(Problem::new(
@@ -64,6 +67,11 @@ pub(super) async fn event(app: &App, seq: &str) -> Result<Response, Problem> {
         ));
     };
     match app.log.event(seq).await {
+        Ok(Some(event)) if wants_cloud_event(&request.headers) => {
+            let mut json = Vec::with_capacity(event.content.size_bytes() + 400);
+            cloud::put_cloud_event(&mut json, &EventText::of(&event, &event.created_at.to_string()));
+            Ok(([(header::CONTENT_TYPE, cloudevents::ONE)], json).into_response())
+        }
         Ok(Some(event)) => {
             let json = Frames::encode(&[event]).first_json();
             Ok(([(header::CONTENT_TYPE, "application/json")], Body::from(json)).into_response())

@@ -160,7 +160,7 @@ impl Service {
                 Box::pin(read::read(app, &parts, Some(stream_name(name)?))).await
             }
             (&Method::GET | &Method::HEAD, Route::Event(seq)) => {
-                Ok(Box::pin(read::event(app, seq)).await?.map(AnswerBody::Whole))
+                Ok(Box::pin(read::event(app, &parts, seq)).await?.map(AnswerBody::Whole))
             }
             (_, Route::Log | Route::Stream(_)) => Ok(method_not_allowed("GET,HEAD,POST")),
             (_, Route::Event(_)) => Ok(method_not_allowed("GET,HEAD")),

@@ -27,6 +27,7 @@ pub(super) async fn open(app: &App, query: ReadQuery) -> Answer {
     let format = match query.payload {
         Payload::Event => Format::Sse { as_message: query.as_message },
         Payload::Data => Format::SseData { as_message: query.as_message },
+        Payload::CloudEvent => Format::SseCloudEvents { as_message: query.as_message },
     };
     let from = query.from.unwrap_or(From::Now);
     let retry = random_between(app.settings.retry);

@@ -1,6 +1,7 @@
 //! CloudEvents over HTTP: every mode in, every refusal, every representation out, and the way there and back.
 
 use crate::server::{Reply, Server};
+use crate::table::Row;
 use serde_json::{Value, json};
 
 const ONE: &str = "application/cloudevents+json";
@@ -273,4 +274,193 @@ async fn an_event_of_64_kib_is_accepted_in_every_mode() {
     assert_eq!(server.send_binary("/api/v1/a", &headers, &json!(text).to_string()).await.status, 201);
     let large = cloud_event(json!({"id": "4", "data": "x".repeat(256 << 10)}));
     server.send("/api/v1/a", ONE, large).await.problem(413, "event_too_large");
+}
+
+/// The event as docs/cloudevents.md says, built without any code of the server.
+fn shown(row: &Row) -> Value {
+    let sequence = format!("{:020}", row.seq);
+    let mut event = json!({
+        "specversion": "1.0", "type": row.r#type, "stream": row.stream, "recordedtime": row.created_at,
+        "id": row.id.as_ref().unwrap_or(&sequence), "sequence": sequence,
+        "source": if row.source.is_empty() { format!("/api/v1/{}", row.stream) } else { row.source.clone() },
+    });
+    for (name, value) in [("subject", &row.subject), ("time", &row.time)] {
+        if let Some(value) = value {
+            event[name] = json!(value);
+        }
+    }
+    if let Some(data) = &row.data {
+        event["datacontenttype"] = json!("application/json");
+        event["data"] = serde_json::from_str(data).unwrap();
+    }
+    event
+}
+
+const STREAMS: [&str; 3] = ["audits", "orders.eu", "evertails"];
+
+/// Events with and without everything, as they come natively; those of `audits` have a type of their own.
+async fn log_of_all_kinds(window_bytes_max: usize) -> Server {
+    let server = Server::start_with(|settings| {
+        settings.log.window_bytes_max = window_bytes_max;
+        settings.http.page_bytes_max = 1_000;
+    })
+    .await;
+    let payloads =
+        ["null", "\"\"", "\"a\\nb\"", "1.50", "{\"b\":[1,null],\"a\":\"\\u00e9\"}", "\",\\\"data\\\":\""];
+    let events: Vec<String> = (0..60)
+        .map(|n| {
+            let mut members = vec![format!("\"stream\":\"{}\"", STREAMS[n % 3])];
+            if n % 3 == 0 {
+                members.push("\"type\":\"user.\\\"login\"".into());
+            }
+            if n % 4 > 0 {
+                members.push(format!("\"id\":\"{n}\\\\é\""));
+            }
+            if n % 5 > 0 {
+                members.push("\"source\":\"/s\",\"subject\":\"\\\"x\\\"\"".into());
+            }
+            if n % 2 > 0 {
+                members.push("\"time\":\"2026-11-21T10:00:00.5+01:00\"".into());
+            }
+            if let Some(data) = payloads.get(n % 7) {
+                members.push(format!("\"data\":{data}"));
+            }
+            format!("{{{}}}", members.join(","))
+        })
+        .collect();
+    for batch in events.chunks(7) {
+        let reply = server.send("/api/v1/events", "application/json", format!("[{}]", batch.join(","))).await;
+        assert_eq!(reply.status, 201, "{}", reply.text());
+    }
+    server
+}
+
+impl Server {
+    async fn array(&self, path: &str) -> Vec<Value> {
+        let reply = Reply::of(self.get(path).header("accept", BATCH)).await;
+        assert_eq!((reply.status, reply.header("content-type")), (200, BATCH), "{}", reply.text());
+        serde_json::from_slice(&reply.body).unwrap()
+    }
+
+    async fn shown(&self, select: impl Fn(&Row) -> bool) -> Vec<Value> {
+        self.table().await.iter().filter(|row| select(row)).map(shown).collect()
+    }
+}
+
+#[tokio::test]
+async fn every_representation_shows_the_same_cloud_events() {
+    for window_bytes_max in [0, 1 << 20] {
+        let server = log_of_all_kinds(window_bytes_max).await;
+        let all = server.shown(|_| true).await;
+        let audits = server.shown(|row| row.stream == "audits" && row.seq > 4).await;
+        assert_eq!((all.len(), audits.len()), (60, 18));
+
+        assert_eq!(server.array("/api/v1/events").await, all);
+        assert_eq!(server.array("/api/v1/audits?after=4").await, audits);
+        assert!(server.array("/api/v1/nothing").await.is_empty());
+
+        let lines = server.lines("/api/v1/events?format=cloudevents").await;
+        assert_eq!(lines.header("content-type"), "application/x-ndjson");
+        let read: Vec<Value> = lines.text().lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+        assert_eq!(read, all);
+
+        for as_message in ["", "&event=message"] {
+            let path = format!("/api/v1/audits?after=4&limit=18&format=cloudevents{as_message}");
+            let mut stream = server.stream(&path).await;
+            assert_eq!(stream.event().await.event, "evertail.cursor");
+            for expected in &audits {
+                let event = stream.event().await;
+                let r#type =
+                    if as_message.is_empty() { expected["type"].as_str().unwrap() } else { "message" };
+                assert_eq!(event.event, r#type);
+                assert_eq!(serde_json::from_str::<Value>(&event.data).unwrap(), *expected);
+                let seq: u64 = expected["sequence"].as_str().unwrap().parse().unwrap();
+                assert_eq!(event.last_event_id, seq.to_string());
+            }
+        }
+        // A selection looks at the event, not at how it is shown.
+        let selected = server.array("/api/v1/events?source=/s&type=user.*&data.b.0=1").await;
+        let expected = server.shown(|row| {
+            row.source == "/s"
+                && row.r#type != "message"
+                && row.data.as_ref().is_some_and(|data| data.starts_with('{'))
+        });
+        let expected = expected.await;
+        assert!(!expected.is_empty());
+        assert_eq!(selected, expected);
+    }
+}
+
+#[tokio::test]
+async fn pages_of_cloud_events_are_followed_both_ways() {
+    let server = log_of_all_kinds(0).await;
+    let all = server.shown(|_| true).await;
+    for (begin, link) in [("limit=9", "next"), ("limit=9&order=desc", "next"), ("last=9", "prev")] {
+        let mut path = format!("/api/v1/events?{begin}&format=cloudevents");
+        let mut pages: Vec<Vec<Value>> = Vec::new();
+        loop {
+            let page = server.page(&path).await;
+            assert_eq!(page.header("content-type"), "application/json");
+            let page = page.json();
+            pages.push(page["events"].as_array().unwrap().clone());
+            let Some(next) = page[link].as_str() else { break };
+            path = next.to_owned();
+        }
+        assert!(pages.len() > 7, "bounded in bytes too");
+        if link == "prev" {
+            pages.reverse();
+        }
+        let mut read = pages.concat();
+        if begin.contains("desc") {
+            read.reverse();
+        }
+        assert_eq!(read, all, "{begin}");
+    }
+    server.page("/api/v1/events?format=cloudevent").await.problem(400, "parameter_invalid");
+    server.page("/api/v1/events?format=data").await.problem(400, "parameter_invalid");
+}
+
+#[tokio::test]
+async fn one_event_is_shown_as_what_is_accepted() {
+    let server = log_of_all_kinds(0).await;
+    let all = server.shown(|_| true).await;
+    for (accept, is_cloud_event) in [
+        (ONE, true),
+        ("application/json;q=0.5, Application/CloudEvents+JSON", true),
+        ("application/json, application/cloudevents+json;q=0.5", false),
+        ("*/*", false),
+        ("application/json", false),
+    ] {
+        let reply = Reply::of(server.get("/api/v1/events/7").header("accept", accept)).await;
+        let content_type = if is_cloud_event { ONE } else { "application/json" };
+        assert_eq!(reply.header("content-type"), content_type, "{accept}");
+        assert_eq!(reply.json() == all[6], is_cloud_event);
+    }
+    Reply::of(server.get("/api/v1/events").header("accept", ONE)).await.problem(406, "not_acceptable");
+}
+
+#[tokio::test]
+async fn a_copy_of_a_log_is_the_same_cloud_events() {
+    let (original, copy) = (log_of_all_kinds(0).await, Server::start().await);
+    copy.append("before", "{}").await;
+    let array = Reply::of(original.get("/api/v1/events").header("accept", BATCH)).await.text();
+    let reply = copy.send("/api/v1/events", BATCH, &array).await;
+    assert_eq!(reply.status, 201, "{}", reply.text());
+    for (from, to) in original.table().await.into_iter().zip(copy.table().await.into_iter().skip(1)) {
+        let id = from.id.clone().or_else(|| Some(format!("{:020}", from.seq)));
+        assert_eq!(Row { id, seq: to.seq, created_at: to.created_at.clone(), ..from }, to);
+    }
+    let own = |mut event: Value| {
+        event.as_object_mut().unwrap().retain(|name, _| name != "sequence" && name != "recordedtime");
+        event
+    };
+    let shown = |events: Vec<Value>| events.into_iter().map(own).collect::<Vec<_>>();
+    assert_eq!(
+        shown(copy.array("/api/v1/events?after=1").await),
+        shown(original.array("/api/v1/events").await)
+    );
+    // Once more, by the stream and by itself: nothing is stored twice.
+    assert_eq!(copy.send("/api/v1/events", BATCH, &array).await.status, 200);
+    let one = Reply::of(original.get("/api/v1/events/1").header("accept", ONE)).await.text();
+    assert_eq!(copy.send("/api/v1/audits", ONE, one).await.status, 200);
 }

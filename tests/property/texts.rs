@@ -104,6 +104,10 @@ fn options() -> impl Strategy<Value = ReaderOptions> {
         Format::Sse { as_message: true },
         Format::SseData { as_message: false },
         Format::SseData { as_message: true },
+        Format::SseCloudEvents { as_message: false },
+        Format::SseCloudEvents { as_message: true },
+        Format::CloudEventLines,
+        Format::CloudEventItems,
     ]);
     let parse = |texts: &[&str]| texts.iter().filter_map(|text| Pattern::parse(text)).collect();
     let limit = prop_oneof![3 => Just(None), 1 => (1..40_u64).prop_map(Some)];
