@@ -270,7 +270,10 @@ fn frame(event: &Event, format: Format) -> String {
             format!("event: {type}\ndata: {line}id: {}\n\n", event.seq)
         }
         Format::Sse { .. } => format!("data: {line}id: {}\n\n", event.seq),
-        Format::SseData { .. } => unreachable!("payloads alone are tested with the frames"),
+        Format::SseData { .. }
+        | Format::SseCloudEvents { .. }
+        | Format::CloudEventLines
+        | Format::CloudEventItems => unreachable!("what is written anew is tested with the frames"),
     }
 }
 
