@@ -139,7 +139,7 @@ class Sdk(unittest.TestCase):
 
     def test_a_stream_is_read_event_by_event(self):
         self.server.send("/api/v1/orders", to_binary_event(event("1")))
-        response = self.server.request("GET", "/api/v1/orders?after=0&limit=1&format=cloudevents")
+        _, _, body = self.server.request("GET", "/api/v1/orders?after=0&limit=1&format=cloudevents")
         frames = [line for line in body.decode().split("\n") if line.startswith("data: ")]
         message = HTTPMessage({"content-type": ONE}, frames[-1].removeprefix("data: ").encode())
         self.assertEqual(said(from_http_event(message)), said(event("1")))
