@@ -13,6 +13,8 @@ use crate::wire::cloud;
 use axum::http::HeaderMap;
 use percent_encoding::percent_decode;
 use serde_json::value::RawValue;
+use std::collections::HashSet;
+use std::sync::Arc;
 
 /// How the content types of structured and batch mode begin.
 pub(super) const PREFIX: &str = "application/cloudevents";
@@ -113,22 +115,18 @@ fn header_text(value: &[u8]) -> Option<String> {
 fn object(reader: &mut Reader<'_>, Members(members): Members<'_>, index: Option<usize>) -> Option<Content> {
     let mut draft = Draft::new(reader, index);
     let mut data = None;
-    for (at, (name, value)) in members.iter().enumerate() {
+    let mut seen = HashSet::with_capacity(members.len().min(16));
+    for (name, value) in &members {
         let name = name.as_ref();
-        if members[..at].iter().any(|(earlier, _)| earlier == name) {
-            draft.error(name, "is there twice");
-            continue;
-        }
         match name {
+            _ if !seen.insert(name) => draft.error(name, "is there twice"),
             // `null` is a payload like any other.
             "data" => data = Some(value.get()),
             // An attribute that is null is not set.
             _ if value.get() == "null" => {}
             "data_base64" => {
-                draft.error(
-                    name,
-                    "is not stored: data is JSON or text; keep bytes elsewhere and refer to them",
-                );
+                let detail = "is not stored: data is JSON or text; keep bytes elsewhere and refer to them";
+                draft.error(name, detail);
             }
             _ => match serde_json::from_str(value.get()) {
                 Ok(Text(text)) => draft.attribute(name, &text),
@@ -254,7 +252,7 @@ impl<'r, 'c> Draft<'r, 'c> {
         }
     }
 
-    fn json(&mut self, text: &str) -> Option<std::sync::Arc<str>> {
+    fn json(&mut self, text: &str) -> Option<Arc<str>> {
         match event::compact(text) {
             Ok(data) => Some(data),
             Err(error) => {
@@ -275,7 +273,7 @@ impl<'r, 'c> Draft<'r, 'c> {
         }
         // The source that an event without one is shown with.
         if *self.content.source == *cloud::source_of(self.content.stream.as_str()) {
-            self.content.source = std::sync::Arc::from("");
+            self.content.source = Arc::from("");
         }
         (self.reader.errors.len() == self.errors_before).then_some(self.content)
     }

@@ -1,6 +1,6 @@
 //! CloudEvents over HTTP: every mode in, every refusal, every representation out, and the way there and back.
 
-use crate::server::{Reply, Server};
+use crate::server::{Reply, Server, within};
 use crate::table::Row;
 use serde_json::{Value, json};
 
@@ -221,6 +221,10 @@ async fn what_could_not_be_read_back_is_refused_by_name() {
     }
     let twice = cloud_event(json!({})).to_string().replacen('{', "{\"id\":\"2\",", 1);
     assert_eq!(pointers(&server.send("/api/v1/a", ONE, twice).await), ["/id"]);
+    let mut many: Vec<String> = (0..200_000).map(|n| format!("\"x{n}\":null")).collect();
+    many.push("\"x0\":null".into());
+    let refused = server.send("/api/v1/a", ONE, format!("{{{}}}", many.join(","))).await;
+    assert_eq!(pointers(&refused)[0], "/x0", "many attributes that are not set are no work");
     let inside = cloud_event(json!({})).to_string().replace("{\"ok\":true}", "{\"a\":1,\"a\":2}");
     assert_eq!(pointers(&server.send("/api/v1/a", ONE, inside).await), ["/data/a"]);
     assert_eq!(pointers(&server.send("/api/v1/events", ONE, cloud_event(json!({}))).await), ["/stream"]);
@@ -463,4 +467,31 @@ async fn a_copy_of_a_log_is_the_same_cloud_events() {
     assert_eq!(copy.send("/api/v1/events", BATCH, &array).await.status, 200);
     let one = Reply::of(original.get("/api/v1/events/1").header("accept", ONE)).await.text();
     assert_eq!(copy.send("/api/v1/audits", ONE, one).await.status, 200);
+}
+
+#[tokio::test]
+async fn an_array_that_cannot_be_completed_does_not_end_as_if_it_were() {
+    let server = Server::start_with(|settings| settings.log.window_bytes_max = 0).await;
+    // Far more than the buffers between the server and a client that does not read.
+    let data = "x".repeat(200 << 10);
+    let batch = format!("[{}]", vec![format!("{{\"data\":\"{data}\"}}"); 16].join(","));
+    for _ in 0..10 {
+        server.append("a", &batch).await;
+    }
+    let request = server.get("/api/v1/a").header("accept", BATCH);
+    let mut response = within("the answer", request.send()).await.unwrap();
+    let mut bytes = Vec::new();
+    while bytes.len() < data.len() {
+        bytes.extend_from_slice(&within("its beginning", response.chunk()).await.unwrap().unwrap());
+    }
+    server.trim(160).await;
+    let end = loop {
+        match within("more", response.chunk()).await {
+            Ok(Some(chunk)) => bytes.extend_from_slice(&chunk),
+            end => break end,
+        }
+    };
+    assert!(end.is_err(), "it ended in order after {} bytes", bytes.len());
+    assert!(bytes.starts_with(b"[{"));
+    assert_ne!(bytes.last(), Some(&b']'));
 }

@@ -62,6 +62,15 @@ async fn problems_of_the_request_itself() {
 }
 
 #[tokio::test]
+async fn problems_of_a_cloud_event() {
+    let server = Server::start().await;
+    let structured = r#"{"specversion":"1.0","id":"1","type":"error","dataschema":"/s","comexample":1,"data_base64":"eA=="}"#;
+    check_as("_cloud_event", &post(&server, "application/cloudevents+json", structured).await);
+    let binary = server.post("/api/v1/a", "application/avro", "x").header("ce-id", "1");
+    check_as("_cloud_event", &Reply::of(binary).await);
+}
+
+#[tokio::test]
 async fn problems_of_a_body() {
     let server = Server::start_with(|settings| {
         settings.http.event_bytes_max = 1 << 10;
