@@ -1,6 +1,7 @@
 //! Properties: what holds whatever is sent, in whatever order, by whomever. `PROPTEST_CASES` raises the number of cases.
 
 mod blocks;
+mod cloudevents;
 #[expect(dead_code, reason = "the tests in tests/log/ use all of it")]
 #[path = "../log/fixture.rs"]
 mod fixture;
