@@ -1,4 +1,5 @@
-//! History: one JSON page, or everything up to now as NDJSON or as an array of CloudEvents. All end at the `last_seq` of the moment they began.
+//! History: one JSON page, or everything up to now as NDJSON, as CSV or as an array of CloudEvents. All end at the
+//! `last_seq` of the moment they began.
 
 use super::query::{self, Payload, ReadQuery};
 use super::{App, Problem, ProblemCode, cloudevents, csv};
@@ -235,7 +236,10 @@ pub(super) async fn lines(app: &App, query: ReadQuery) -> Result<Response, Probl
 /// The same as CSV.
 pub(super) async fn csv(app: &App, query: ReadQuery, has_header: bool) -> Result<Response, Problem> {
     if query.payload != Payload::Event {
-        return Err(query::parameter("format", "cannot be given for CSV; its columns are those of the table"));
+        return Err(query::parameter(
+            "format",
+            "cannot be given for CSV; its columns are those of the table",
+        ));
     }
     let range = Range::open(app, &query).await?;
     let reader = app.log.reader(range.cursor, range.options(app, &query));

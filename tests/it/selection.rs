@@ -257,6 +257,22 @@ async fn parameters_that_cannot_be_used_are_named() {
     }
 }
 
+#[tokio::test]
+async fn csv_has_columns_and_no_other_format() {
+    let server = Server::start().await;
+    append(&server, 0..2).await;
+    let request =
+        |query: &str, accept| server.get(&format!("/api/v1/events{query}")).header("accept", accept);
+    let with = Reply::of(request("", "text/csv")).await.text();
+    let without = Reply::of(request("", "text/csv; header=absent")).await.text();
+    let header = "seq,stream,source,id,type,subject,time,created_at,data\r\n";
+    assert_eq!((with.strip_prefix(header), without.lines().count()), (Some(without.as_str()), 2));
+    for query in ["?format=cloudevents", "?format=data"] {
+        let reply = Reply::of(request(query, "text/csv")).await;
+        assert_eq!((reply.status, reply.json()["parameter"].as_str()), (400, Some("format")), "{query}");
+    }
+}
+
 /// A page load and an EventSource from its cursor: nothing missing, nothing twice, while events pour in.
 #[tokio::test]
 async fn page_and_then_a_stream_is_exact_under_load() {
