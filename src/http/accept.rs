@@ -80,6 +80,34 @@ fn best<T: Copy>(headers: &HeaderMap, ranges: &[(&str, T)]) -> Option<T> {
     best.map(|(_, _, meaning)| meaning)
 }
 
+/// For a route that has nothing but JSON to send. No header is `*/*`.
+///
+/// *Errors*: JSON is not accepted, 406.
+pub(super) fn check_json(headers: &HeaderMap) -> Result<(), Problem> {
+    let mut best: Option<(usize, u16)> = None;
+    let mut is_given = false;
+    for value in headers.get_all(header::ACCEPT) {
+        is_given = true;
+        for range in value.to_str().unwrap_or_default().split(',') {
+            let mut parts = range.split(';').map(str::trim);
+            let name = parts.next().unwrap_or_default().to_ascii_lowercase();
+            // The most specific range that means JSON decides (RFC 9110, section 12.5.1).
+            let ranges = ["*/*", "application/*", "application/json"];
+            let Some(precision) = ranges.iter().position(|known| *known == name) else { continue };
+            let quality = parts.find_map(|part| part.strip_prefix("q=")).map_or(1000, per_mille);
+            best = best.max(Some((precision, quality)));
+        }
+    }
+    match best {
+        None if !is_given => Ok(()),
+        Some((_, 1..)) => Ok(()),
+        _ => Err(Problem::new(
+            ProblemCode::NotAcceptable,
+            "accept application/json, which is all that is here",
+        )),
+    }
+}
+
 fn per_mille(quality: &str) -> u16 {
     quality.parse::<f32>().map_or(0, |q| (q.clamp(0.0, 1.0) * 1000.0) as u16)
 }

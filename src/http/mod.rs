@@ -13,6 +13,7 @@
 //! | `read`, `query`, `accept` | GET: handlers, parameters, content negotiation |
 //! | `stream`, `transfer` | an event stream; how it is sent on a socket of its own |
 //! | `page`, `csv` | JSON pages, NDJSON and CSV |
+//! | `streams` | which streams there are, and how much is in them |
 //! | `problem` | RFC 9457 |
 
 mod accept;
@@ -32,6 +33,7 @@ mod query;
 mod read;
 mod service;
 mod stream;
+mod streams;
 mod transfer;
 
 pub use envelope::parse_body;

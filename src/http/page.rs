@@ -74,7 +74,7 @@ pub(super) async fn json(
 }
 
 /// An answer with an `ETag`, or 304 without a body if the client has it.
-fn unless_known(headers: &HeaderMap, content_type: &'static str, body: Vec<u8>) -> Response {
+pub(super) fn unless_known(headers: &HeaderMap, content_type: &'static str, body: Vec<u8>) -> Response {
     let mut hasher = DefaultHasher::new();
     body.hash(&mut hasher);
     let tag = format!("\"{:016x}\"", hasher.finish());

@@ -171,7 +171,8 @@ fn member(read: &mut ReadQuery, name: &str, value: &str, is_one_stream: bool) ->
     Ok(())
 }
 
-fn push(patterns: &mut Vec<Pattern>, name: &str, value: &str) -> Result<(), Problem> {
+/// One more name or prefix.
+pub(super) fn push(patterns: &mut Vec<Pattern>, name: &str, value: &str) -> Result<(), Problem> {
     let Some(pattern) = Pattern::parse(value) else {
         return Err(parameter(name, "must be a name, or a prefix such as orders.*"));
     };
@@ -198,7 +199,8 @@ fn start(from: &mut Option<From>, name: &str, value: From) -> Result<(), Problem
     Ok(())
 }
 
-fn once<T>(known: &Option<T>, name: &str) -> Result<(), Problem> {
+/// *Errors*: the parameter was given before.
+pub(super) fn once<T>(known: &Option<T>, name: &str) -> Result<(), Problem> {
     if known.is_some() { Err(parameter(name, "must be given once")) } else { Ok(()) }
 }
 

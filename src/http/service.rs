@@ -3,7 +3,9 @@
 //! The routes of the log are dispatched here, on hyper's types: at 50,000 requests a second a router's boxes and clones
 //! cost more than the append itself. Everything else is an axum router.
 
-use super::{App, Closing, HttpSettings, Problem, ProblemCode, append, guard, read, stream::EventStream};
+use super::{
+    App, Closing, HttpSettings, Problem, ProblemCode, append, guard, read, stream::EventStream, streams,
+};
 use crate::event::{NameError, StreamName};
 use crate::log::Log;
 use axum::Router;
@@ -162,8 +164,14 @@ impl Service {
             (&Method::GET | &Method::HEAD, Route::Event(seq)) => {
                 Ok(Box::pin(read::event(app, &parts, seq)).await?.map(AnswerBody::Whole))
             }
+            (&Method::GET | &Method::HEAD, Route::Streams) => {
+                Ok(Box::pin(streams::list(app, &parts)).await?.map(AnswerBody::Whole))
+            }
+            (&Method::GET | &Method::HEAD, Route::Totals(name)) => {
+                Ok(Box::pin(streams::one(app, &parts, stream_name(name)?)).await?.map(AnswerBody::Whole))
+            }
             (_, Route::Log | Route::Stream(_)) => Ok(method_not_allowed("GET,HEAD,POST")),
-            (_, Route::Event(_)) => Ok(method_not_allowed("GET,HEAD")),
+            (_, Route::Event(_) | Route::Streams | Route::Totals(_)) => Ok(method_not_allowed("GET,HEAD")),
         }
     }
 }
@@ -174,6 +182,10 @@ enum Route<'p> {
     Log,
     /// `/api/v1/events/{seq}`
     Event(&'p str),
+    /// `/api/v1/streams`
+    Streams,
+    /// `/api/v1/streams/{stream}`
+    Totals(&'p str),
     /// `/api/v1/{stream}`
     Stream(&'p str),
 }
@@ -184,8 +196,10 @@ impl<'p> Route<'p> {
         match path.split_once('/') {
             None if path.is_empty() => None,
             None if path == "events" => Some(Self::Log),
+            None if path == "streams" => Some(Self::Streams),
             None => Some(Self::Stream(path)),
             Some(("events", seq)) if !seq.is_empty() && !seq.contains('/') => Some(Self::Event(seq)),
+            Some(("streams", name)) if !name.is_empty() && !name.contains('/') => Some(Self::Totals(name)),
             Some(_) => None,
         }
     }

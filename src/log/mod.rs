@@ -20,6 +20,7 @@ mod pulse;
 mod reader;
 mod resume;
 mod retention;
+mod streams;
 mod window;
 mod writer;
 
@@ -27,7 +28,10 @@ pub use plan::{Append, ExpectedLastSeq, Refusal};
 pub use reader::{Gap, ReadError, Reader, ReaderOptions, Step};
 pub use resume::{From, Reset, Resume};
 pub use retention::Retention;
+pub use streams::StreamsError;
 pub use writer::LogFailed;
+
+pub use crate::store::StreamTotals;
 
 use crate::event::{Event, Receipt, Selection, Seq, Timestamp};
 use crate::store::{self, OpenError, Store, StoreError, StoreSettings};

@@ -677,10 +677,9 @@ async fn content_that_cannot_be_read_is_refused_by_its_type() {
 async fn names_of_streams_are_checked_in_the_path() {
     let server = Server::start().await;
     let long = "a".repeat(129);
-    for name in [
-        "A", ".a", "-a", "_a", "a%20b", "%C3%A4", "a%00", "a%0A", "a%2Fb", "%", "%ff", "streams", &long,
-        "a*", "a,b",
-    ] {
+    for name in
+        ["A", ".a", "-a", "_a", "a%20b", "%C3%A4", "a%00", "a%0A", "a%2Fb", "%", "%ff", &long, "a*", "a,b"]
+    {
         let reply = Reply::of(server.post(&format!("/api/v1/{name}"), JSON, "{}")).await;
         let problem = reply.problem(400, "stream_invalid");
         assert!(problem["detail"].as_str().unwrap().contains("stream"));

@@ -106,6 +106,7 @@ async fn problems_with_what_is_stored() {
     check(&server.page("/api/v1/a?after=9").await);
     check(&server.page("/api/v1/a?log=another").await);
     check(&server.page("/api/v1/events/4").await);
+    check(&server.page("/api/v1/streams/b").await);
     server.trim(2).await;
     check(&server.page("/api/v1/a?after=1").await);
     check_as("_of_an_event", &server.page("/api/v1/events/2").await);
@@ -221,6 +222,8 @@ async fn methods_that_a_path_does_not_take_are_answered_with_those_it_takes() {
         ("/api/v1/a", "GET,HEAD,POST", &["PUT", "DELETE", "PATCH", "BREW"][..]),
         ("/api/v1/events", "GET,HEAD,POST", &["PUT", "DELETE"]),
         ("/api/v1/events/1", "GET,HEAD", &["POST", "PUT", "DELETE"]),
+        ("/api/v1/streams", "GET,HEAD", &["POST", "PUT", "DELETE"]),
+        ("/api/v1/streams/a", "GET,HEAD", &["POST", "PUT", "DELETE"]),
         ("/", "GET,HEAD", &["POST"]),
         ("/healthz", "GET,HEAD", &["POST", "DELETE"]),
     ] {
@@ -245,6 +248,8 @@ async fn paths_without_a_route_are_not_found_whatever_the_method() {
         "/api/v2/a",
         "/api/v1/a/b",
         "/api/v1/events/1/2",
+        "/api/v1/streams/",
+        "/api/v1/streams/a/b",
         "/API/v1/a",
         "//",
     ] {

@@ -6,6 +6,7 @@
 //! | `resume`, `dialect` | the contract of design.md section 6: where a reader begins, and every byte it is sent |
 //! | `append`, `pages`, `selection` | POST in all its forms; JSON pages, NDJSON, one event; what is selected, everywhere the same |
 //! | `cloudevents` | CloudEvents in and out |
+//! | `streams` | which streams there are, and their totals |
 //! | `errors`, `malformed` | problems, origins, the shapes of smuggling; ten thousand broken requests |
 //! | `docs` | every curl line of the documents |
 //! | `bench` | the load generator, and that it finds what a server does wrong |
@@ -30,4 +31,5 @@ mod selection;
 mod server;
 mod slow;
 mod stream;
+mod streams;
 mod table;

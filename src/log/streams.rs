@@ -1,0 +1,52 @@
+//! What the log shows of its streams: totals of the table, held back until they are durable.
+
+use super::Log;
+use crate::event::{Pattern, StreamName};
+use crate::store::{StoreError, StreamTotals};
+use std::time::Duration;
+use tokio::time::timeout;
+
+/// How long totals that are ahead of the log are waited for. The writer notices the commit of another process within its
+/// notice interval, so more than this means that it cannot write.
+const SHOWN_WITHIN: Duration = Duration::from_secs(5);
+
+/// Streams could not be listed.
+#[derive(Debug, thiserror::Error)]
+pub enum StreamsError {
+    /// Another process has committed events that could not be made durable yet. Ask again.
+    #[error("events of another process are not durable yet")]
+    Ahead,
+    /// The table could not be read.
+    #[error("the table could not be read")]
+    Store(#[from] StoreError),
+}
+
+impl Log {
+    /// The streams that any of the patterns means, or all, by name: at most so many that follow `after`.
+    ///
+    /// *Errors*: see [`StreamsError`]. *Cancel safety*: safe.
+    pub async fn streams(
+        &self,
+        patterns: &[Pattern],
+        after: &str,
+        count: usize,
+    ) -> Result<Vec<StreamTotals>, StreamsError> {
+        let mut bounds = self.shared.bounds.subscribe();
+        let streams = self.shared.store.streams(patterns, after, count).await?;
+        // A commit is in the table before the log shows it. Another process's may not even be on disk: a total of it
+        // could be gone after a crash.
+        let newest = streams.iter().map(|stream| stream.last_seq).max().unwrap_or(0);
+        match timeout(SHOWN_WITHIN, bounds.wait_for(|bounds| bounds.last_seq >= newest)).await {
+            Ok(Ok(_)) => Ok(streams),
+            _ => Err(StreamsError::Ahead),
+        }
+    }
+
+    /// One stream; `None` if it never had an event.
+    ///
+    /// *Errors*: see [`StreamsError`]. *Cancel safety*: safe.
+    pub async fn stream(&self, name: &StreamName) -> Result<Option<StreamTotals>, StreamsError> {
+        let pattern = Pattern::Exact(name.as_str().to_owned());
+        Ok(self.streams(&[pattern], "", 1).await?.pop())
+    }
+}

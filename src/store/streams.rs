@@ -1,0 +1,79 @@
+//! The streams: their totals, as the table keeps them. Nothing is counted here.
+
+use super::read::{from_sql, push_any, to_sql};
+use super::{Store, StoreError};
+use crate::event::{Pattern, Seq, StreamName};
+use sqlx::sqlite::SqliteRow;
+use sqlx::{QueryBuilder, Row};
+use std::sync::Arc;
+
+/// What is known of one stream.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StreamTotals {
+    /// The stream.
+    pub name: StreamName,
+    /// Retained events.
+    pub events: u64,
+    /// Their data. *Units*: bytes.
+    pub bytes: u64,
+    /// Oldest retained event; `last_seq + 1` when none is retained.
+    pub first_seq: Seq,
+    /// Newest event ever, retained or not.
+    pub last_seq: Seq,
+    /// `created_at` of the oldest retained event.
+    pub first_created_at: Option<Arc<str>>,
+    /// `created_at` of the newest event, if it is retained.
+    pub last_created_at: Option<Arc<str>>,
+}
+
+impl Store {
+    /// The streams that any of the patterns means, or all, by name: at most so many that follow `after`.
+    ///
+    /// Each pattern is a range of the primary key, so that what is looked at is what is returned. One statement: the
+    /// totals and times are those of one moment, which may be ahead of what the log shows.
+    /// *Cancel safety*: safe.
+    pub async fn streams(
+        &self,
+        patterns: &[Pattern],
+        after: &str,
+        count: usize,
+    ) -> Result<Vec<StreamTotals>, StoreError> {
+        let every = [Pattern::Prefix(String::new())];
+        let patterns = if patterns.is_empty() { &every } else { patterns };
+        let count = to_sql(count as u64);
+        let mut query = QueryBuilder::new("WITH wanted (name) AS (");
+        for (index, pattern) in patterns.iter().enumerate() {
+            query.push(if index == 0 { "" } else { " UNION " });
+            query.push("SELECT * FROM (SELECT name FROM streams WHERE name > ").push_bind(after.to_owned());
+            push_any(&mut query, "name", std::slice::from_ref(pattern));
+            query.push(" ORDER BY name LIMIT ").push_bind(count).push(")");
+        }
+        query.push(
+            ") SELECT name, events, bytes, first_seq, last_seq, oldest.created_at, newest.created_at
+               FROM wanted CROSS JOIN streams USING (name)
+               LEFT JOIN log AS oldest ON oldest.seq = first_seq
+               LEFT JOIN log AS newest ON newest.seq = last_seq
+               ORDER BY name LIMIT ",
+        );
+        query.push_bind(count);
+        let rows = query.build().fetch_all(self.pool()).await?;
+        rows.iter().map(totals).collect()
+    }
+}
+
+fn totals(row: &SqliteRow) -> Result<StreamTotals, StoreError> {
+    let number = |column: usize| row.try_get(column).map(from_sql);
+    let events = number(1)?;
+    // Past the end of a stream without retained events stands another stream's event.
+    let oldest: Option<&str> = row.try_get(5)?;
+    let newest: Option<&str> = row.try_get(6)?;
+    Ok(StreamTotals {
+        name: StreamName::stored(Arc::from(row.try_get::<&str, _>(0)?)),
+        events,
+        bytes: number(2)?,
+        first_seq: number(3)?,
+        last_seq: number(4)?,
+        first_created_at: oldest.filter(|_| events > 0).map(Arc::from),
+        last_created_at: newest.map(Arc::from),
+    })
+}
