@@ -10,7 +10,9 @@
 //! \n
 //! ```
 //! Each format is a cut of the same bytes: SSE the whole frame, `event=message` the frame without its first line,
-//! NDJSON the JSON with its LF. `format=data` and `format=cloudevents` are written anew.
+//! NDJSON the JSON with its LF. `format=data` and `format=cloudevents` are written anew. The final event of a
+//! stream keeps its name, so that it never reaches an `onmessage`, and passes every filter of sources, subjects and
+//! payloads: it is the stream's own.
 
 use crate::event::{Event, EventText, EventType, Filter, Selection, Seq, StreamName, Timestamp};
 use crate::sse::{Block, put_block, put_line};
@@ -136,6 +138,7 @@ impl Frames {
     fn cut(mark: &Mark, format: Format) -> Option<(usize, usize)> {
         match format {
             Format::Sse { as_message: false } => Some((mark.start, mark.end)),
+            Format::Sse { as_message: true } if mark.r#type.is_closed() => Some((mark.start, mark.end)),
             Format::Sse { as_message: true } => Some((mark.json_start - DATA_PREFIX.len(), mark.end)),
             Format::Lines => Some((mark.json_start, mark.json_end + 1)),
             Format::SseData { .. }
@@ -146,7 +149,7 @@ impl Frames {
     }
 
     fn passes(&self, mark: &Mark, filter: &Filter) -> bool {
-        if filter.is_all() {
+        if filter.is_all() || mark.r#type.is_closed() {
             return true;
         }
         let json = |range| std::str::from_utf8(&self.bytes[range]).unwrap_or_default();
@@ -238,7 +241,8 @@ fn put_payload(out: &mut Vec<u8>, seq: Seq, r#type: &str, json: &str, format: Fo
         None if json.is_empty() => "null",
         None => json,
     };
-    let is_named = format == Format::SseData { as_message: false } && r#type != EventType::MESSAGE;
+    let is_named = r#type == EventType::CLOSED
+        || (format == Format::SseData { as_message: false } && r#type != EventType::MESSAGE);
     let event = is_named.then_some(r#type);
     put_block(out, &Block { retry_milliseconds: None, event, data, id: Some(seq) });
 }
@@ -276,6 +280,8 @@ pub struct Page {
     pub last_seq: Option<Seq>,
     /// Everything up to here was given or not wanted; at least `last_seq`.
     pub cursor: Seq,
+    /// The last event in the bytes is the final one of its stream.
+    pub is_end: bool,
 }
 
 /// Gathers a page from frames, in order, up to a bound.
@@ -293,6 +299,7 @@ pub struct PageBuilder<'a> {
     page_events: usize,
     last_seq: Option<Seq>,
     cursor: Seq,
+    is_end: bool,
 }
 
 impl<'a> PageBuilder<'a> {
@@ -317,6 +324,7 @@ impl<'a> PageBuilder<'a> {
             page_events: 0,
             last_seq: None,
             cursor,
+            is_end: false,
         }
     }
 
@@ -337,6 +345,7 @@ impl<'a> PageBuilder<'a> {
             }
             self.page_events += 1;
             self.last_seq = Some(mark.seq);
+            self.is_end = mark.r#type.is_closed();
             let Some((start, end)) = Frames::cut(mark, self.format) else {
                 self.push(frames.anew(mark, self.format));
                 continue;
@@ -374,7 +383,7 @@ impl<'a> PageBuilder<'a> {
             _ => Bytes::from(self.pieces.concat()),
         };
         let cursor = scanned_to.unwrap_or(0).max(self.cursor);
-        Page { bytes, events: self.page_events, last_seq: self.last_seq, cursor }
+        Page { bytes, events: self.page_events, last_seq: self.last_seq, cursor, is_end: self.is_end }
     }
 }
 

@@ -17,6 +17,8 @@ pub mod control {
     pub const GAP: &str = "evertail.gap";
     /// The reader's cursor does not belong to this log as it is now; data: [`super::ResetData`].
     pub const RESET: &str = "evertail.reset";
+    /// The final event of a stream: an event of the log, with an id.
+    pub const CLOSED: &str = crate::event::EventType::CLOSED;
     /// The stream is about to end and may be opened again; data: [`super::NoticeData`].
     pub const NOTICE: &str = "evertail.notice";
 }

@@ -23,7 +23,9 @@ pub(super) async fn run(matches: &ArgMatches) -> Result<Exit, Failure> {
             _ = tokio::signal::ctrl_c() => return Ok(Exit::Interrupted),
         };
         match item {
-            Ok(TailItem::Event(event)) if event.event.starts_with("evertail.") => {
+            Ok(TailItem::Event(event))
+                if event.event.starts_with("evertail.") && event.event != control::CLOSED =>
+            {
                 tell(&event.event, &event.data)
             }
             Ok(TailItem::Event(event)) => {

@@ -107,6 +107,19 @@ impl EventType {
     /// The type that EventSource gives an event without one.
     pub const MESSAGE: &'static str = "message";
 
+    /// The type of the event that ends a stream. Only the server writes it.
+    pub const CLOSED: &'static str = "evertail.closed";
+
+    /// The type of the event that ends a stream.
+    pub fn closed() -> Self {
+        Self(Arc::from(Self::CLOSED))
+    }
+
+    /// Whether an event of this type ends its stream.
+    pub fn is_closed(&self) -> bool {
+        &*self.0 == Self::CLOSED
+    }
+
     /// `message`, without allocating each time.
     pub fn message() -> Self {
         static MESSAGE: std::sync::OnceLock<EventType> = std::sync::OnceLock::new();

@@ -72,13 +72,22 @@ impl Selection {
         self.streams.is_empty() && self.types.is_empty()
     }
 
-    /// Whether an event is wanted.
+    /// The one stream that everything wanted is of, if there is one.
+    pub fn one_stream(&self) -> Option<&str> {
+        match self.streams.as_slice() {
+            [Pattern::Exact(name)] => Some(name),
+            _ => None,
+        }
+    }
+
+    /// Whether an event is wanted. The end of a stream passes every filter.
     pub fn matches(&self, event: &EventText<'_>) -> bool {
         let any =
             |patterns: &[Pattern], name| patterns.is_empty() || patterns.iter().any(|p| p.matches(name));
         any(&self.streams, event.stream)
             && any(&self.types, event.r#type)
-            && self.filter.matches(event.source, event.subject, event.data)
+            && (event.r#type == EventType::CLOSED
+                || self.filter.matches(event.source, event.subject, event.data))
     }
 
     /// Whether events of this stream and type are wanted, as far as their names tell.

@@ -21,12 +21,13 @@ pub fn page_of_texts<'a>(
 ) -> Page {
     // What a page has beyond its bound is mostly less than one small event.
     let mut out = Vec::with_capacity(bytes_max.min(1 << 20) + 1_024);
-    let mut page = Page { bytes: Bytes::new(), events: 0, last_seq: None, cursor };
+    let mut page = Page { bytes: Bytes::new(), events: 0, last_seq: None, cursor, is_end: false };
     for event in events {
         put(&mut out, &event, format);
         page.events += 1;
         page.last_seq = Some(event.seq);
         page.cursor = event.seq;
+        page.is_end = event.r#type == EventType::CLOSED;
         if out.len() >= bytes_max || page.events >= events_max {
             break;
         }
@@ -48,7 +49,8 @@ fn put(out: &mut Vec<u8>, event: &EventText<'_>, format: Format) {
             out.push(b'\n');
         }
         Format::Sse { as_message } => {
-            let name = Some(event.r#type).filter(|name| !as_message && *name != EventType::MESSAGE);
+            let name = Some(event.r#type)
+                .filter(|name| *name != EventType::MESSAGE && (!as_message || *name == EventType::CLOSED));
             put_line(out, name, event.seq, |out| {
                 wire::put_event(out, event);
             });

@@ -46,12 +46,16 @@ pub(super) async fn append(
     if contents.is_empty() {
         return Ok(answer(&[], true));
     }
-    let receipts =
-        app.log.append(Append { contents, expected }).await.map_err(|error| problem(error, is_batch))?;
+    let receipts = app
+        .log
+        .append(Append { contents, expected })
+        .await
+        .map_err(|error| append_problem(error, is_batch))?;
     Ok(answer(&receipts, is_batch))
 }
 
-fn answer(receipts: &[Receipt], is_batch: bool) -> Response {
+/// The receipts as an answer: 201 if any event is new.
+pub(super) fn answer(receipts: &[Receipt], is_batch: bool) -> Response {
     let is_new = receipts.iter().any(|receipt| !receipt.is_duplicate);
     let status = if is_new { StatusCode::CREATED } else { StatusCode::OK };
     let mut body = Vec::with_capacity(receipts.len() * 128);
@@ -94,7 +98,7 @@ fn idempotency_key(headers: &HeaderMap) -> Result<Option<IdempotencyKey>, Proble
 }
 
 /// `If-Match: "41"`: the newest seq of the stream, or of the whole log, must be 41.
-fn expected_last_seq(
+pub(super) fn expected_last_seq(
     headers: &HeaderMap,
     stream: Option<&StreamName>,
 ) -> Result<Option<ExpectedLastSeq>, Problem> {
@@ -110,7 +114,8 @@ fn expected_last_seq(
     }
 }
 
-fn problem(error: AppendError, is_batch: bool) -> Problem {
+/// Why nothing was stored, or why that is not known.
+pub(super) fn append_problem(error: AppendError, is_batch: bool) -> Problem {
     match error {
         AppendError::QueueFull => {
             Problem::new(ProblemCode::QueueFull, "nothing was stored; repeat the request")
@@ -129,6 +134,13 @@ fn problem(error: AppendError, is_batch: bool) -> Problem {
         AppendError::Refused(Refusal::IdTwice { index }) => {
             let detail = "an earlier event of the batch has this id and differs; give each event its own id";
             id_reused(detail.to_owned(), Some(index))
+        }
+        AppendError::Refused(Refusal::StreamClosed { index, seq }) => {
+            let pointer = if is_batch { format!("/{index}") } else { String::new() };
+            let errors = [MemberError { pointer, detail: "its stream is closed".into() }];
+            let detail = "the stream has its final event; append to another stream";
+            let problem = Problem::new(ProblemCode::StreamClosed, detail).with_errors(&errors);
+            seq.into_iter().fold(problem, |problem, seq| problem.with("closed_seq", seq))
         }
         AppendError::Refused(Refusal::LastSeqDiffers { last_seq }) => {
             let detail =

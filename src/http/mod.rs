@@ -10,6 +10,7 @@
 //! | `origin` | which hosts and origins are let in |
 //! | `append`, `body`, `envelope`, `form` | POST: handler, reading the body, what it means |
 //! | `cloudevents` | POST: events that come as CloudEvents |
+//! | `close` | the end of a stream |
 //! | `read`, `query`, `accept` | GET: handlers, parameters, content negotiation |
 //! | `stream`, `transfer` | an event stream; how it is sent on a socket of its own |
 //! | `page`, `csv` | JSON pages, NDJSON and CSV |
@@ -20,6 +21,7 @@ mod accept;
 mod append;
 mod body;
 mod cloudevents;
+mod close;
 mod connection;
 mod csv;
 mod envelope;

@@ -84,6 +84,7 @@ problem_codes! {
     Gone: "gone", GONE, None, true, "Events after the cursor were trimmed";
     EventNotFound: "event_not_found", NOT_FOUND, None, true, "There is no event with this seq";
     StreamNotFound: "stream_not_found", NOT_FOUND, None, true, "There is no stream of this name";
+    StreamClosed: "stream_closed", CONFLICT, None, true, "The stream is closed";
     QueueFull: "queue_full", TOO_MANY_REQUESTS, Some(1), true, "The server has as many appends waiting as it may";
     DiskFull: "disk_full", INSUFFICIENT_STORAGE, Some(10), true, "The disk is full";
     LogBusy: "log_busy", SERVICE_UNAVAILABLE, Some(1), true, "Another process holds the write lock of the log file";

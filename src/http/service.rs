@@ -4,7 +4,8 @@
 //! cost more than the append itself. Everything else is an axum router.
 
 use super::{
-    App, Closing, HttpSettings, Problem, ProblemCode, append, guard, read, stream::EventStream, streams,
+    App, Closing, HttpSettings, Problem, ProblemCode, append, close, guard, read, stream::EventStream,
+    streams,
 };
 use crate::event::{NameError, StreamName};
 use crate::log::Log;
@@ -164,6 +165,10 @@ impl Service {
             (&Method::GET | &Method::HEAD, Route::Event(seq)) => {
                 Ok(Box::pin(read::event(app, &parts, seq)).await?.map(AnswerBody::Whole))
             }
+            (&Method::POST, Route::Close(name)) => {
+                let stream = append::appendable(stream_name(name)?)?;
+                Ok(Box::pin(close::close(app, stream, &parts.headers, body)).await?.map(AnswerBody::Whole))
+            }
             (&Method::GET | &Method::HEAD, Route::Streams) => {
                 Ok(Box::pin(streams::list(app, &parts)).await?.map(AnswerBody::Whole))
             }
@@ -171,6 +176,7 @@ impl Service {
                 Ok(Box::pin(streams::one(app, &parts, stream_name(name)?)).await?.map(AnswerBody::Whole))
             }
             (_, Route::Log | Route::Stream(_)) => Ok(method_not_allowed("GET,HEAD,POST")),
+            (_, Route::Close(_)) => Ok(method_not_allowed("POST")),
             (_, Route::Event(_) | Route::Streams | Route::Totals(_)) => Ok(method_not_allowed("GET,HEAD")),
         }
     }
@@ -186,6 +192,8 @@ enum Route<'p> {
     Streams,
     /// `/api/v1/streams/{stream}`
     Totals(&'p str),
+    /// `/api/v1/{stream}/close`
+    Close(&'p str),
     /// `/api/v1/{stream}`
     Stream(&'p str),
 }
@@ -200,6 +208,7 @@ impl<'p> Route<'p> {
             None => Some(Self::Stream(path)),
             Some(("events", seq)) if !seq.is_empty() && !seq.contains('/') => Some(Self::Event(seq)),
             Some(("streams", name)) if !name.is_empty() && !name.contains('/') => Some(Self::Totals(name)),
+            Some((name, "close")) if !name.is_empty() => Some(Self::Close(name)),
             Some(_) => None,
         }
     }

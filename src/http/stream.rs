@@ -7,7 +7,7 @@ use super::query::{Payload, ReadQuery};
 use super::service::{Answer, AnswerBody};
 use super::transfer::Transfer;
 use super::{App, Closing, Problem};
-use crate::event::Seq;
+use crate::event::{EventType, Pattern, Seq};
 use crate::frames::Format;
 use crate::log::{From, Gap, Log, Reader, Reset, Step};
 use crate::sse::{Block, KEEP_ALIVE, put_block};
@@ -35,15 +35,29 @@ pub(super) async fn open(app: &App, query: ReadQuery) -> Answer {
         Ok(resume) => resume,
         Err(error) => return unavailable(&error, retry),
     };
-    let mut reader = app.log.reader(resume.cursor, query.reader_options(&app.settings, format));
+    let mut options = query.reader_options(&app.settings, format);
+    // After the reader has its place: a stream that is closed from here on is seen to close.
+    if let Some(stream) = query.selection.one_stream() {
+        let closed_seq = match app.log.closed_seq(stream).await {
+            Ok(closed_seq) => closed_seq,
+            Err(error) => return unavailable(&error, retry),
+        };
+        options.through = options.through.into_iter().chain(closed_seq).min();
+        // Whoever follows some types of the stream is told of its end like everyone else.
+        if !options.selection.types.is_empty() {
+            options.selection.types.push(Pattern::Exact(EventType::CLOSED.to_owned()));
+        }
+    }
+    let is_one_stream = query.selection.one_stream().is_some();
+    let mut reader = app.log.reader(resume.cursor, options);
     match reader.is_over().await {
-        // The one answer after which an EventSource does not come back.
-        Ok(true) => {
+        // The one answer after which an EventSource does not come back. A reset must be told before it.
+        Ok(true) if resume.reset.is_none() => {
             let mut answer = Answer::default();
             *answer.status_mut() = StatusCode::NO_CONTENT;
             return answer;
         }
-        Ok(false) => {}
+        Ok(_) => {}
         Err(error) => return unavailable(&error, retry),
     }
     let silent_until = Instant::now() + app.settings.keep_alive;
@@ -55,6 +69,7 @@ pub(super) async fn open(app: &App, query: ReadQuery) -> Answer {
         retry,
         told: resume.cursor,
         is_cursor_due: false,
+        is_one_stream,
         keep_alive: app.settings.keep_alive,
         silent_until,
         timer: Box::pin(sleep_until(silent_until)),
@@ -94,6 +109,8 @@ pub(super) struct EventStream {
     told: Seq,
     /// A gap was told: its end is to be handed out as a cursor as soon as no event does it.
     is_cursor_due: bool,
+    /// Everything that is wanted is of one stream, so its final event is the end.
+    is_one_stream: bool,
     keep_alive: Duration,
     /// When a sign of life is due. Moved on by every chunk.
     silent_until: Instant,
@@ -166,6 +183,10 @@ impl EventStream {
                     if let Some(last_seq) = page.last_seq {
                         self.told = last_seq;
                         self.is_cursor_due = false;
+                        if page.is_end && self.is_one_stream {
+                            self.is_over = true;
+                            self.record.reason = "stream closed";
+                        }
                         return Some(page.bytes);
                     }
                     if Instant::now() >= self.silent_until {
@@ -179,7 +200,8 @@ impl EventStream {
                     put_control(&mut out, control::GAP, &data, None, None);
                     return Some(Bytes::from(out));
                 }
-                Ok(Step::CaughtUp) if self.is_cursor_due => return Some(self.sign_of_life()),
+                // Whoever came back without it would be told the gap again and again.
+                Ok(Step::CaughtUp | Step::End) if self.is_cursor_due => return Some(self.sign_of_life()),
                 Ok(Step::CaughtUp) => tokio::select! {
                     biased;
                     () = self.reader.wait() => {}

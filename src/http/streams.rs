@@ -26,6 +26,9 @@ struct StreamJson<'s> {
     first_created_at: Option<&'s str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     last_created_at: Option<&'s str>,
+    /// Its final event, if it is closed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    closed_seq: Option<Seq>,
 }
 
 impl<'s> StreamJson<'s> {
@@ -38,6 +41,7 @@ impl<'s> StreamJson<'s> {
             last_seq: totals.last_seq,
             first_created_at: totals.first_created_at.as_deref(),
             last_created_at: totals.last_created_at.as_deref(),
+            closed_seq: totals.closed_seq,
         }
     }
 }

@@ -1,10 +1,10 @@
 //! The plan of a commit: which events a batch becomes, and what each request is answered.
 //!
-//! A pure function of the log's position, the time, the batch, and what the table knows of its ids. No clock, no random
+//! A pure function of the log's position, the time, the batch, and what the table knows of its ids and streams. No clock, no random
 //! source, no I/O: the same block applied to the same log gives the same events everywhere.
 
 use crate::event::{Content, Event, Receipt, Seq, StreamName, Timestamp};
-use crate::store::{IdKey, Known};
+use crate::store::{IdKey, Known, StreamEnd};
 use std::collections::HashMap;
 
 /// One request to append: all of its events or none.
@@ -40,6 +40,13 @@ pub enum Refusal {
         /// Which of the request's events.
         index: usize,
     },
+    /// The stream of the event at this index is closed.
+    StreamClosed {
+        /// Which of the request's events.
+        index: usize,
+        /// The stream's final event; `None` if that is an earlier one of the same request.
+        seq: Option<Seq>,
+    },
     /// The condition does not hold.
     LastSeqDiffers {
         /// What it is.
@@ -59,6 +66,8 @@ pub(super) struct Position {
 pub(super) struct Knowledge {
     pub(super) ids: HashMap<IdKey, Known>,
     pub(super) last_seqs: HashMap<StreamName, Seq>,
+    /// Of the streams of the batch, those that are closed.
+    pub(super) ends: HashMap<StreamName, StreamEnd>,
 }
 
 /// What a batch becomes.
@@ -85,6 +94,9 @@ pub(super) fn plan<'a>(
         if outcome.is_err() {
             for event in plan.events.drain(kept..) {
                 IdKey::of(&event.content).map(|key| known.ids.remove(&key));
+                if event.content.r#type.is_closed() {
+                    known.ends.remove(&event.content.stream);
+                }
             }
         }
         for event in &plan.events[kept..] {
@@ -126,7 +138,24 @@ impl Plan {
                 })?);
                 continue;
             }
+            // A repeat is told what it was told before, whatever became of its stream.
+            let is_end = content.r#type.is_closed();
+            match known.ends.get(&content.stream) {
+                Some(end) if is_end => {
+                    let (stream, created_at) = (content.stream.clone(), end.created_at);
+                    receipts.push(Receipt { seq: end.seq, stream, id: None, created_at, is_duplicate: true });
+                    continue;
+                }
+                Some(end) => {
+                    let seq = Some(end.seq).filter(|seq| *seq < first_own);
+                    return Err(Refusal::StreamClosed { index, seq });
+                }
+                None => {}
+            }
             let seq = last_seq + 1 + self.events.len() as Seq;
+            if is_end {
+                known.ends.insert(content.stream.clone(), StreamEnd { seq, created_at: Some(created_at) });
+            }
             let event = Event { seq, created_at, content: content.clone() };
             receipts.push(Receipt::of(&event, false));
             if let Some(key) = key {
@@ -195,6 +224,42 @@ mod tests {
         let twice = append(&[(Some("x"), "1"), (Some("x"), "2")]);
         let plan = plan(POSITION, Timestamp::EPOCH, [twice].iter(), Knowledge::default());
         assert_eq!(plan.outcomes, [Err(Refusal::IdTwice { index: 1 })]);
+    }
+
+    fn close() -> Append {
+        let mut content = Content::new(StreamName::parse("a").unwrap());
+        content.r#type = crate::event::EventType::closed();
+        Append { contents: vec![content], expected: None }
+    }
+
+    #[test]
+    fn closes_and_appends_of_a_batch_behave_in_order() {
+        let batch = [
+            append(&[(Some("x"), "1")]),
+            close(),
+            append(&[(Some("x"), "1")]),
+            append(&[(Some("x"), "1"), (Some("y"), "2")]),
+            close(),
+        ];
+        let plan = plan(POSITION, Timestamp::EPOCH, batch.iter(), Knowledge::default());
+        assert_eq!(plan.events.iter().map(|e| e.seq).collect::<Vec<_>>(), [11, 12]);
+        assert_eq!(seqs(&plan.outcomes[1]), [(12, false)]);
+        assert_eq!(seqs(&plan.outcomes[2]), [(11, true)]);
+        assert_eq!(plan.outcomes[3], Err(Refusal::StreamClosed { index: 1, seq: Some(12) }));
+        assert_eq!(seqs(&plan.outcomes[4]), [(12, true)]);
+    }
+
+    #[test]
+    fn a_close_that_is_refused_closes_nothing() {
+        let mut conditional = close();
+        conditional.expected = Some(ExpectedLastSeq { stream: None, seq: 7 });
+        let mut both = close();
+        both.contents.extend(append(&[(None, "1")]).contents);
+        let batch = [conditional, both, append(&[(None, "1")])];
+        let plan = plan(POSITION, Timestamp::EPOCH, batch.iter(), Knowledge::default());
+        assert_eq!(plan.outcomes[0], Err(Refusal::LastSeqDiffers { last_seq: 10 }));
+        assert_eq!(plan.outcomes[1], Err(Refusal::StreamClosed { index: 1, seq: None }));
+        assert_eq!(seqs(&plan.outcomes[2]), [(11, false)]);
     }
 
     #[test]

@@ -1,8 +1,9 @@
-//! What the log shows of its streams: totals of the table, held back until they are durable.
+//! What the log shows of its streams, totals of the table held back until they are durable; and the end of a stream.
 
-use super::Log;
-use crate::event::{Pattern, StreamName};
+use super::{Append, AppendError, ExpectedLastSeq, Log};
+use crate::event::{Content, EventType, Pattern, Receipt, Seq, StreamName, quote};
 use crate::store::{StoreError, StreamTotals};
+use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::timeout;
 
@@ -48,5 +49,30 @@ impl Log {
     pub async fn stream(&self, name: &StreamName) -> Result<Option<StreamTotals>, StreamsError> {
         let pattern = Pattern::Exact(name.as_str().to_owned());
         Ok(self.streams(&[pattern], "", 1).await?.pop())
+    }
+
+    /// Ends a stream: appends its final event, which has the reason as payload, and takes no other after it. Closing it
+    /// again gives the receipt of that event, as a duplicate.
+    ///
+    /// *Errors*: as [`Log::append`]. *Cancel safety*: dropping the future never cancels the commit.
+    pub async fn close_stream(
+        &self,
+        stream: StreamName,
+        reason: Option<&str>,
+        expected: Option<ExpectedLastSeq>,
+    ) -> Result<Receipt, AppendError> {
+        let mut content = Content::new(stream);
+        content.r#type = EventType::closed();
+        content.data = reason.map(|reason| Arc::from(format!("{{\"reason\":{}}}", quote(reason))));
+        let receipts = self.append(Append { contents: vec![content], expected }).await?;
+        Ok(receipts.into_iter().next().expect("an event has a receipt"))
+    }
+
+    /// The final event of a stream, if the log shows that it is closed.
+    ///
+    /// *Errors*: the table could not be read. *Cancel safety*: safe.
+    pub async fn closed_seq(&self, stream: &str) -> Result<Option<Seq>, StoreError> {
+        let seq = self.shared.store.closed_seq(stream).await?;
+        Ok(seq.filter(|seq| *seq <= self.bounds().last_seq))
     }
 }

@@ -280,7 +280,7 @@ impl Writer {
 
     /// Makes a batch durable and returns what it became.
     ///
-    /// Most batches need no look at the table: their seqs and ids are new, and if they are not, the keys say so. Only
+    /// Most batches need no look at the table: their seqs and ids are new and their streams open, and if not, the keys and a constraint say so. Only
     /// then, for conditions, and for whatever would be refused, is the batch planned again under the lock: an answer
     /// must not depend on whether it was looked up.
     async fn commit(&mut self, batch: &[Queued]) -> Result<(Plan, Frames), CommitError> {
@@ -323,13 +323,16 @@ impl Writer {
         let keys: HashSet<IdKey> =
             appends.clone().flat_map(|append| &append.contents).filter_map(IdKey::of).collect();
         let ids = self.appender.find_ids(&keys.into_iter().collect::<Vec<_>>()).await?;
+        let streams: HashSet<&StreamName> =
+            appends.clone().flat_map(|append| &append.contents).map(|content| &content.stream).collect();
+        let ends = self.appender.find_ends(&streams.into_iter().cloned().collect::<Vec<_>>()).await?;
         let mut last_seqs: HashMap<StreamName, Seq> = HashMap::new();
         for stream in appends.filter_map(|append| append.expected.as_ref()?.stream.as_ref()) {
             if !last_seqs.contains_key(stream) {
                 last_seqs.insert(stream.clone(), self.appender.last_seq_of(stream).await?);
             }
         }
-        Ok(Knowledge { ids, last_seqs })
+        Ok(Knowledge { ids, last_seqs, ends })
     }
 
     /// Looks whether another process has committed, and if so notices what it appended.

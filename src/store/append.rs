@@ -2,7 +2,8 @@
 //!
 //! # Two ways to commit
 //! * [`Appender::append`] sends the whole transaction as one call and looks nothing up. Seqs and ids are given by the
-//!   caller, so the primary keys of `log` and `ids` tell when another process came first or an id is a repeat:
+//!   caller, so the primary keys of `log` and `ids` tell when another process came first or an id is a repeat, and a
+//!   constraint of `streams` when one is closed:
 //!   [`CommitError::Conflict`], nothing stored.
 //! * [`Appender::lock`] takes the write lock; then look up, [`Appender::append_locked`], or [`Appender::unlock`].
 //!
@@ -35,7 +36,7 @@ const WAL_BYTES_WARNED: u64 = 64 << 20;
 /// What a step of trimming or indexing is taken to add to the WAL.
 const PAGES_OF_UPKEEP: u64 = 16;
 /// How many looked-up keys go into one statement.
-const LOOKUP_KEYS_MAX: usize = 256;
+pub(super) const LOOKUP_KEYS_MAX: usize = 256;
 
 /// An event's own key.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -305,6 +306,8 @@ struct Shape<'e> {
     has_ids: bool,
     is_begin: bool,
     totals: BTreeMap<&'e StreamName, Total>,
+    /// Streams that end, and the seqs with which they do.
+    ends: Vec<(&'e StreamName, Seq)>,
 }
 
 impl<'e> Shape<'e> {
@@ -326,7 +329,9 @@ impl<'e> Shape<'e> {
             "one commit has one time"
         );
         let has_ids = events.iter().any(|event| event.content.id.is_some());
-        Self { rows: events.len(), has_ids, is_begin, totals }
+        let ends = events.iter().filter(|event| event.content.r#type.is_closed());
+        let ends = ends.map(|event| (&event.content.stream, event.seq)).collect();
+        Self { rows: events.len(), has_ids, is_begin, totals, ends }
     }
 
     /// Its SQL. A failure rolls the whole transaction back, so that no statement needs a journal of its own.
@@ -345,6 +350,11 @@ impl<'e> Shape<'e> {
                  first_seq = CASE WHEN events = 0 THEN excluded.first_seq ELSE first_seq END,
                  last_seq = excluded.last_seq, events = events + excluded.events, bytes = bytes + excluded.bytes;",
         );
+        if !self.ends.is_empty() {
+            sql.push_str("UPDATE OR ROLLBACK streams SET closed_seq = ends.column2 FROM (");
+            push_rows(&mut sql, self.ends.len().next_power_of_two(), "(?,?)");
+            sql.push_str(") AS ends WHERE name = ends.column1;");
+        }
         for (_, room) in statements(self.rows) {
             sql.push_str(
                 "WITH batch (rows, created_at) AS (VALUES (?, ?))
@@ -376,6 +386,16 @@ impl<'e> Shape<'e> {
         }
         for _ in self.totals.len()..self.totals.len().next_power_of_two() {
             for _ in 0..5 {
+                add(&mut arguments, None::<i64>)?;
+            }
+        }
+        if !self.ends.is_empty() {
+            for (name, seq) in &self.ends {
+                add(&mut arguments, name.shared())?;
+                add(&mut arguments, to_sql(*seq))?;
+            }
+            for _ in self.ends.len()..self.ends.len().next_power_of_two() {
+                add(&mut arguments, None::<i64>)?;
                 add(&mut arguments, None::<i64>)?;
             }
         }

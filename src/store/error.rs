@@ -21,8 +21,8 @@ pub enum StoreError {
 /// A commit did not happen, or nobody can know whether it did.
 #[derive(Debug, thiserror::Error)]
 pub enum CommitError {
-    /// A seq or an id is already there. Nothing was stored; look again under the lock.
-    #[error("a seq or an id of the batch is already stored")]
+    /// A seq or an id is already there, or a stream is closed. Nothing was stored; look again under the lock.
+    #[error("a seq or an id of the batch is already stored, or a stream of it is closed")]
     Conflict,
     /// The disk is full. Nothing was stored; try again when there is space.
     #[error("the disk is full")]
@@ -38,6 +38,8 @@ pub enum CommitError {
 const SQLITE_BUSY: i32 = 5;
 const SQLITE_FULL: i32 = 13;
 const SQLITE_CONSTRAINT: i32 = 19;
+/// The one constraint of this kind that a batch can violate is that of a closed stream.
+const SQLITE_CONSTRAINT_CHECK: i32 = 19 | (1 << 8);
 /// No room to grow the `-shm` index, which is rebuilt at need and holds no data: a full disk like any other.
 const SQLITE_IOERR_SHMSIZE: i32 = 10 | (19 << 8);
 
@@ -47,6 +49,7 @@ impl From<sqlx::Error> for CommitError {
             error.as_database_error().and_then(|e| e.code()).and_then(|code| code.parse().ok());
         match code {
             Some(SQLITE_IOERR_SHMSIZE) => Self::Full,
+            Some(SQLITE_CONSTRAINT_CHECK) => Self::Conflict,
             Some(code) => match code & 0xff {
                 SQLITE_BUSY => Self::Busy,
                 SQLITE_FULL => Self::Full,

@@ -33,7 +33,7 @@ pub use append::{Appender, IdKey, Known};
 pub use error::{CommitError, OpenError, StoreError};
 pub use open::{Opened, StoreSettings, open};
 pub use read::{PageLimits, Store, StoredPage};
-pub use streams::StreamTotals;
+pub use streams::{StreamEnd, StreamTotals};
 pub use text::{TextEvents, TextPage};
 pub use trim::Trimmed;
 

@@ -1,10 +1,12 @@
 //! The streams: their totals, as the table keeps them. Nothing is counted here.
 
+use super::append::LOOKUP_KEYS_MAX;
 use super::read::{from_sql, push_any, to_sql};
-use super::{Store, StoreError};
-use crate::event::{Pattern, Seq, StreamName};
+use super::{Appender, Store, StoreError};
+use crate::event::{Pattern, Seq, StreamName, Timestamp};
 use sqlx::sqlite::SqliteRow;
 use sqlx::{QueryBuilder, Row};
+use std::collections::HashMap;
 use std::sync::Arc;
 
 /// What is known of one stream.
@@ -24,6 +26,17 @@ pub struct StreamTotals {
     pub first_created_at: Option<Arc<str>>,
     /// `created_at` of the newest event, if it is retained.
     pub last_created_at: Option<Arc<str>>,
+    /// The event that closed it.
+    pub closed_seq: Option<Seq>,
+}
+
+/// How a stream ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct StreamEnd {
+    /// Its final event.
+    pub seq: Seq,
+    /// When, if that is retained.
+    pub created_at: Option<Timestamp>,
 }
 
 impl Store {
@@ -49,7 +62,7 @@ impl Store {
             query.push(" ORDER BY name LIMIT ").push_bind(count).push(")");
         }
         query.push(
-            ") SELECT name, events, bytes, first_seq, last_seq, oldest.created_at, newest.created_at
+            ") SELECT name, events, bytes, first_seq, last_seq, oldest.created_at, newest.created_at, closed_seq
                FROM wanted CROSS JOIN streams USING (name)
                LEFT JOIN log AS oldest ON oldest.seq = first_seq
                LEFT JOIN log AS newest ON newest.seq = last_seq
@@ -58,6 +71,44 @@ impl Store {
         query.push_bind(count);
         let rows = query.build().fetch_all(self.pool()).await?;
         rows.iter().map(totals).collect()
+    }
+
+    /// The final event of a stream, if it is closed. May be ahead of what the log shows.
+    ///
+    /// *Cancel safety*: safe.
+    pub async fn closed_seq(&self, stream: &str) -> Result<Option<Seq>, StoreError> {
+        let query =
+            sqlx::query_scalar("SELECT closed_seq FROM streams WHERE name = ?").bind(stream.to_owned());
+        let seq: Option<Option<i64>> = query.fetch_optional(self.pool()).await?;
+        Ok(seq.flatten().map(from_sql))
+    }
+}
+
+impl Appender {
+    /// Those of these streams that are closed. Call it under the lock.
+    pub async fn find_ends(
+        &mut self,
+        streams: &[StreamName],
+    ) -> Result<HashMap<StreamName, StreamEnd>, StoreError> {
+        let mut ends = HashMap::new();
+        for streams in streams.chunks(LOOKUP_KEYS_MAX) {
+            let mut query = QueryBuilder::new(
+                "SELECT name, closed_seq, created_at FROM streams LEFT JOIN log ON seq = closed_seq
+                 WHERE closed_seq IS NOT NULL AND name IN (",
+            );
+            let mut names = query.separated(",");
+            for stream in streams {
+                names.push_bind(stream.shared());
+            }
+            query.push(")");
+            for row in query.build().fetch_all(self.connection()).await? {
+                let name = StreamName::stored(Arc::from(row.try_get::<&str, _>(0)?));
+                let created_at: Option<&str> = row.try_get(2)?;
+                let created_at = created_at.and_then(Timestamp::parse);
+                ends.insert(name, StreamEnd { seq: from_sql(row.try_get(1)?), created_at });
+            }
+        }
+        Ok(ends)
     }
 }
 
@@ -75,5 +126,6 @@ fn totals(row: &SqliteRow) -> Result<StreamTotals, StoreError> {
         last_seq: number(4)?,
         first_created_at: oldest.filter(|_| events > 0).map(Arc::from),
         last_created_at: newest.map(Arc::from),
+        closed_seq: row.try_get::<Option<i64>, _>(7)?.map(from_sql),
     })
 }

@@ -107,6 +107,8 @@ async fn problems_with_what_is_stored() {
     check(&server.page("/api/v1/a?log=another").await);
     check(&server.page("/api/v1/events/4").await);
     check(&server.page("/api/v1/streams/b").await);
+    assert_eq!(Reply::of(server.post("/api/v1/ended/close", JSON, "")).await.status, 201);
+    check(&Reply::of(server.post("/api/v1/ended", JSON, "{}")).await);
     server.trim(2).await;
     check(&server.page("/api/v1/a?after=1").await);
     check_as("_of_an_event", &server.page("/api/v1/events/2").await);
@@ -224,6 +226,7 @@ async fn methods_that_a_path_does_not_take_are_answered_with_those_it_takes() {
         ("/api/v1/events/1", "GET,HEAD", &["POST", "PUT", "DELETE"]),
         ("/api/v1/streams", "GET,HEAD", &["POST", "PUT", "DELETE"]),
         ("/api/v1/streams/a", "GET,HEAD", &["POST", "PUT", "DELETE"]),
+        ("/api/v1/a/close", "POST", &["GET", "PUT", "DELETE"]),
         ("/", "GET,HEAD", &["POST"]),
         ("/healthz", "GET,HEAD", &["POST", "DELETE"]),
     ] {

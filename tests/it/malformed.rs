@@ -249,6 +249,7 @@ fn check_refusal(reply: &Reply, request: &Request) {
         "batch_too_large" => problem["events_max"].is_u64(),
         "gone" => problem["first_seq"].is_u64(),
         "cursor_ahead" | "event_not_found" => problem["last_seq"].is_u64(),
+        "stream_closed" => problem["closed_seq"].is_u64(),
         "stream_not_found" => problem["stream"].is_string(),
         "log_replaced" => problem["log"].is_string(),
         "body_empty" | "route_not_found" | "uri_too_long" => true,

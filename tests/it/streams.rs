@@ -165,3 +165,206 @@ async fn listing_never_runs_ahead_of_the_log() {
         assert!(newest <= Some(bounds.last_seq), "{streams:?} beyond {bounds:?}");
     }
 }
+
+async fn close(server: &Server, stream: &str, body: &str) -> Reply {
+    Reply::of(server.post(&format!("/api/v1/{stream}/close"), "application/json", body.to_owned())).await
+}
+
+/// Opens a stream, which must be answered by 204: the client that gets it does not come back.
+async fn assert_over(server: &Server, path: &str, cursor: Option<u64>) {
+    let request = server.get(path).header("accept", "text/event-stream");
+    let request = match cursor {
+        Some(cursor) => request.header("last-event-id", cursor),
+        None => request,
+    };
+    let reply = Reply::of(request).await;
+    assert_eq!((reply.status, reply.body.len()), (204, 0), "{path} after {cursor:?}: {}", reply.text());
+}
+
+#[tokio::test]
+async fn close_appends_the_final_event_once() {
+    let server = Server::start().await;
+    server.append("a", r#"{"id":"1","data":1}"#).await;
+    let first = close(&server, "a", r#"{"reason":"\"done\""}"#).await;
+    assert_eq!((first.status, first.header("location")), (201, "/api/v1/events/2"));
+    assert_eq!((first.json()["seq"].as_u64(), first.json()["stream"].as_str()), (Some(2), Some("a")));
+    let again = close(&server, "a", r#"{"reason":"other"}"#).await;
+    assert_eq!(again.status, 200);
+    let mut expected = first.json();
+    expected["duplicate"] = json!(true);
+    assert_eq!(again.json(), expected);
+    let server = server.restart().await;
+    assert_eq!(close(&server, "a", "").await.json(), expected);
+    // A stream without events is created by its end.
+    assert_eq!(close(&server, "b", "").await.json()["seq"], 3);
+
+    let rows = server.table().await;
+    assert_eq!(rows.len(), 3);
+    assert_eq!(
+        (rows[1].r#type.as_str(), rows[1].data.as_deref()),
+        ("evertail.closed", Some(r#"{"reason":"\"done\""}"#))
+    );
+    assert_eq!(rows[2].data, None);
+    let page = server.page("/api/v1/a?type=evertail.*").await.json();
+    assert_eq!(page["events"][0]["type"], "evertail.closed");
+    assert_eq!(server.page("/api/v1/streams/a").await.json()["closed_seq"], 2);
+    assert_eq!(server.page("/api/v1/streams/b").await.json()["closed_seq"], 3);
+    server.append("c", "{}").await;
+    assert_eq!(server.page("/api/v1/streams/c").await.json().get("closed_seq"), None);
+}
+
+#[tokio::test]
+async fn closed_stream_takes_repeats_and_nothing_else() {
+    let server = Server::start().await;
+    server.append("a", r#"{"id":"1","data":1}"#).await;
+    close(&server, "a", "").await;
+    let post = async |path: &str, body: &str| {
+        Reply::of(server.post(path, "application/json", body.to_owned())).await
+    };
+    let repeat = post("/api/v1/a", r#"{"id":"1","data":1}"#).await;
+    assert_eq!((repeat.status, repeat.json()["duplicate"].as_bool()), (200, Some(true)));
+    post("/api/v1/a", r#"{"id":"1","data":2}"#).await.problem(422, "id_reused");
+    for body in ["{}", r#"{"id":"2"}"#, r#"[{"id":"1","data":1},{}]"#] {
+        assert_eq!(post("/api/v1/a", body).await.problem(409, "stream_closed")["closed_seq"], 2, "{body}");
+    }
+    let batch = post("/api/v1/events", r#"[{"stream":"b"},{"stream":"a"}]"#).await;
+    assert_eq!(batch.problem(409, "stream_closed")["errors"][0]["pointer"], "/1");
+    assert_eq!(server.table().await.len(), 2, "nothing of a refused request is stored");
+    // Those who are appending elsewhere at the same moment are not held up by it.
+    let (refused, stored) = tokio::join!(post("/api/v1/a", "{}"), post("/api/v1/b", "{}"));
+    refused.problem(409, "stream_closed");
+    assert_eq!(stored.status, 201);
+}
+
+#[tokio::test]
+async fn close_is_refused_with_the_reason_it_is() {
+    let server = Server::start().await;
+    server.append("a", "{}").await;
+    let long = format!(r#"{{"reason":"{}"}}"#, "ä".repeat(257));
+    for (body, status, code) in [
+        ("{", 400, "json_invalid"),
+        ("[]", 422, "event_invalid"),
+        (r#"{"why":1}"#, 422, "event_invalid"),
+        (r#"{"reason":1}"#, 422, "event_invalid"),
+        (r#"{"reason":""}"#, 422, "event_invalid"),
+        (r#"{"reason":"a\nb"}"#, 422, "event_invalid"),
+        (&long, 422, "event_invalid"),
+    ] {
+        assert!(close(&server, "a", body).await.problem(status, code)["errors"].is_array(), "{body}");
+    }
+    close(&server, "evertail", "").await.problem(403, "stream_reserved");
+    close(&server, "Streams", "").await.problem(400, "stream_invalid");
+    let with = |seq: &str| server.post("/api/v1/a/close", "", "").header("if-match", seq.to_owned());
+    assert_eq!(Reply::of(with("\"0\"")).await.problem(412, "precondition_failed")["last_seq"], 1);
+    assert_eq!(server.table().await.len(), 1);
+    assert_eq!(Reply::of(with("\"1\"")).await.status, 201);
+}
+
+#[tokio::test]
+async fn readers_of_a_closed_stream_get_everything_then_204() {
+    for window_bytes_max in [0, 1 << 20] {
+        let server = Server::start_with(|settings| settings.log.window_bytes_max = window_bytes_max).await;
+        server.append("a", r#"[{"data":"x"},{"type":"t"}]"#).await;
+        server.append("b", "{}").await;
+        close(&server, "a", r#"{"reason":"done"}"#).await;
+        server.append("b", "{}").await;
+        for path in [
+            "/api/v1/a",
+            "/api/v1/events?stream=a",
+            "/api/v1/a?event=message",
+            "/api/v1/a?format=data&event=message",
+            "/api/v1/a?type=t",
+            "/api/v1/a?data.n=1",
+            "/api/v1/a?subject=s&source=q",
+        ] {
+            let mut stream = server.stream_after(path, 0).await;
+            let events = stream.rest().await;
+            let last = events.last().unwrap();
+            assert_eq!(
+                (last.event.as_str(), last.last_event_id.as_str()),
+                ("evertail.closed", "4"),
+                "{path}"
+            );
+            let data: Value = serde_json::from_str(&last.data).unwrap();
+            let payload = if path.contains("format=data") { &data } else { &data["data"] };
+            assert_eq!(payload["reason"], "done", "{path}");
+            let wanted = match path {
+                _ if path.contains("type=t") => 1,
+                _ if path.contains("data.n") || path.contains("subject") => 0,
+                _ => 2,
+            };
+            // The cursor first, the end last.
+            assert_eq!(events.len(), wanted + 2, "{path}: {events:?}");
+            assert_over(&server, path, Some(4)).await;
+            assert_over(&server, path, Some(5)).await;
+            assert_over(&server, path, None).await;
+            // Whoever lost the last frame gets it.
+            let after = server.stream_after(path, 3).await.rest().await;
+            assert_eq!(after.len(), 2, "{path}");
+        }
+        let mut lines = server.stream_after("/api/v1/a?format=data&event=message", 0).await;
+        lines.rest().await;
+        let text = String::from_utf8(lines.bytes.clone()).unwrap();
+        assert!(text.ends_with("event: evertail.closed\ndata: {\"reason\":\"done\"}\nid: 4\n\n"), "{text}");
+        // Ahead of the log: told, and over at the next request.
+        let mut ahead = server.stream_after("/api/v1/a", 99).await;
+        ahead.control("evertail.reset").await;
+        let cursor = ahead.cursor().await;
+        assert_eq!(ahead.rest().await, []);
+        assert_over(&server, "/api/v1/a", Some(cursor)).await;
+    }
+}
+
+#[tokio::test]
+async fn live_readers_see_the_end_and_are_ended() {
+    let server = Server::start().await;
+    let mut readers = Vec::new();
+    for path in
+        ["/api/v1/a", "/api/v1/a?type=t", "/api/v1/a?data.n=1", "/api/v1/events?stream=a&event=message"]
+    {
+        let mut reader = server.stream(path).await;
+        assert_eq!(reader.cursor().await, 0);
+        readers.push((path, reader));
+    }
+    let mut all = server.stream("/api/v1/events").await;
+    let mut several = server.stream("/api/v1/events?stream=a&stream=b").await;
+    assert_eq!((all.cursor().await, several.cursor().await), (0, 0));
+    close(&server, "a", "").await;
+    for (path, mut reader) in readers {
+        let events = reader.rest().await;
+        assert_eq!(events.len(), 1, "{path}");
+        assert_eq!(
+            (events[0].event.as_str(), events[0].last_event_id.as_str()),
+            ("evertail.closed", "1"),
+            "{path}"
+        );
+        assert_over(&server, path, Some(1)).await;
+    }
+    // More than one stream: an event like others, and what comes after it too.
+    server.append("b", "{}").await;
+    for reader in [&mut all, &mut several] {
+        let end = reader.event().await;
+        assert_eq!((end.event.as_str(), end.last_event_id.as_str()), ("evertail.closed", "1"));
+        assert_eq!(reader.seqs(1).await, [2]);
+    }
+}
+
+#[tokio::test]
+async fn reader_whose_stream_is_closed_and_trimmed_is_told_the_gap_once() {
+    let server = Server::start().await;
+    server.append("a", "[{},{}]").await;
+    close(&server, "a", "").await;
+    server.append("b", "[{},{}]").await;
+    server.trim(4).await;
+    let mut reader = server.stream_after("/api/v1/a", 1).await;
+    assert_eq!(reader.cursor().await, 1);
+    reader.control("evertail.gap").await;
+    let cursor = reader.cursor().await;
+    assert_eq!((cursor, reader.rest().await), (4, vec![]));
+    assert_over(&server, "/api/v1/a", Some(cursor)).await;
+    assert_over(&server, "/api/v1/a?after=0", None).await;
+    // The end outlives the event.
+    assert_eq!(close(&server, "a", "").await.json(), json!({"seq": 3, "stream": "a", "duplicate": true}));
+    let refused = Reply::of(server.post("/api/v1/a", "application/json", "{}")).await;
+    assert_eq!(refused.problem(409, "stream_closed")["closed_seq"], 3);
+}
