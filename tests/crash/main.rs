@@ -4,6 +4,7 @@
 //! | file | shows |
 //! |---|---|
 //! | `kill_nine` | kill -9 at any moment loses no ack, reuses no seq, and costs no reader an event |
+//! | `closing` | a stream that is being closed is closed with its final event or not at all |
 //! | `crash_points` | nor does a kill at any one write of a first start, of a commit, of a checkpoint |
 //! | `fsync_before_ack` | from the trace of the system calls: nothing is told before the fsync that makes it durable |
 //! | `io_error` | one failed fsync ends acking for good, and the next start holds all that was acked |
@@ -21,6 +22,7 @@
 #![expect(clippy::unwrap_used, reason = "a test ends at what it did not expect")]
 
 mod cli;
+mod closing;
 mod crash_points;
 mod descriptors;
 mod disk_full;
