@@ -23,6 +23,8 @@ enum Operation {
         rows: Vec<Sketch>,
         is_committed: bool,
     },
+    /// Ends one of the streams.
+    Close(usize),
     /// Waits until everything stored is shown.
     Settle,
     Trim(Index),
@@ -155,6 +157,8 @@ fn operation() -> impl Strategy<Value = Operation> {
         4 => vec(request(), 2..8).prop_map(Operation::Append),
         3 => (vec(sketch(), 1..5), prop_oneof![4 => Just(true), 1 => Just(false)])
             .prop_map(|(rows, is_committed)| Operation::Foreign { rows, is_committed }),
+        // Some streams stay open in every case.
+        1 => (2..STREAMS.len()).prop_map(Operation::Close),
         1 => Just(Operation::Settle),
         2 => any::<Index>().prop_map(Operation::Trim),
         1 => Just(Operation::TrimAll),
@@ -232,6 +236,11 @@ impl Run {
                     drop(self.readers.swap_remove(at));
                 }
             }
+            Operation::Close(stream) => {
+                let name = crate::fixture::stream(STREAMS[stream]);
+                let receipt = in_time(self.log.close_stream(name.clone(), None, None)).await;
+                self.model.close(&name, &receipt.expect("the stream closes"));
+            }
             Operation::CheckTable => self.model.check_table(&mut self.other).await,
         }
     }
@@ -266,6 +275,10 @@ impl Run {
                 Fate::Reuse(seq) => {
                     let error = result.expect_err("the id belongs to another event").to_string();
                     assert!(error.contains("already used"), "{error}, as {seq}");
+                }
+                Fate::Closed(seq) => {
+                    let error = result.expect_err("the stream is closed").to_string();
+                    assert!(error.contains("this stream is closed"), "{error}, with {seq}");
                 }
                 Fate::Repeat(_) => result.expect("a repeat is no error"),
                 Fate::New => {

@@ -25,6 +25,8 @@ pub(crate) enum Fate {
     New,
     Repeat(Seq),
     Reuse(Seq),
+    /// Its stream ended with this event.
+    Closed(Seq),
 }
 
 impl Model {
@@ -52,11 +54,33 @@ impl Model {
         self.events.iter().rfind(|event| event.content.stream == *name).map_or(0, |event| event.seq)
     }
 
+    fn end_of(&self, name: &StreamName) -> Option<Seq> {
+        let is_end = |event: &&Event| {
+            event.content.stream == *name && event.content.r#type.as_str() == "evertail.closed"
+        };
+        self.events.iter().find(is_end).map(|event| event.seq)
+    }
+
+    /// Ends a stream as the log should, and compares its answer.
+    pub(crate) fn close(&mut self, name: &StreamName, receipt: &Receipt) {
+        let expected = match self.end_of(name) {
+            Some(seq) if seq > self.trimmed => Receipt::of(self.event(seq), true),
+            Some(seq) => Receipt { seq, created_at: None, ..Receipt::of(self.event(seq), true) },
+            None => {
+                let mut content = Content::new(name.clone());
+                content.r#type = EventType::closed();
+                self.push(content, receipt.created_at.expect("a new event has its time"));
+                Receipt::of(self.event(self.last()), false)
+            }
+        };
+        assert_eq!(*receipt, expected);
+    }
+
     pub(crate) fn fate(&self, content: &Content) -> Fate {
         let has_its_id =
             |event: &&Event| key(&event.content).is_some_and(|found| Some(found) == key(content));
         match self.events.iter().find(has_its_id) {
-            None => Fate::New,
+            None => self.end_of(&content.stream).map_or(Fate::New, Fate::Closed),
             Some(event) if event.seq <= self.trimmed || event.content == *content => Fate::Repeat(event.seq),
             Some(event) => Fate::Reuse(event.seq),
         }
@@ -108,6 +132,7 @@ impl Model {
             match self.fate(content) {
                 Fate::Repeat(_) => {}
                 Fate::Reuse(seq) => return Some(Refusal::IdReused { index, seq }),
+                Fate::Closed(seq) => return Some(Refusal::StreamClosed { index, seq: Some(seq) }),
                 Fate::New if content.id.is_some() && contents[..index].iter().any(is_other) => {
                     return Some(Refusal::IdTwice { index });
                 }
@@ -128,6 +153,7 @@ impl Model {
                 Fate::Repeat(seq) if seq > self.trimmed => Receipt::of(self.event(seq), true),
                 Fate::Repeat(seq) => Receipt { seq, created_at: None, ..Receipt::of(self.event(seq), true) },
                 Fate::Reuse(seq) => panic!("{content:?} was accepted, its id is {seq}'s"),
+                Fate::Closed(seq) => panic!("{content:?} was accepted, its stream ended with {seq}"),
             };
             assert_eq!(*receipt, expected);
         }
@@ -266,7 +292,10 @@ fn frame(event: &Event, format: Format) -> String {
     let r#type = event.content.r#type.as_str();
     match format {
         Format::Lines => line,
-        Format::Sse { as_message: false } if r#type != EventType::MESSAGE => {
+        // The end of a stream keeps its name.
+        Format::Sse { as_message }
+            if r#type == "evertail.closed" || (!as_message && r#type != EventType::MESSAGE) =>
+        {
             format!("event: {type}\ndata: {line}id: {}\n\n", event.seq)
         }
         Format::Sse { .. } => format!("data: {line}id: {}\n\n", event.seq),
