@@ -20,8 +20,8 @@
 mod accept;
 mod append;
 mod body;
-mod cloudevents;
 mod close;
+mod cloudevents;
 mod connection;
 mod csv;
 mod envelope;

@@ -1,7 +1,7 @@
 //! The plan of a commit: which events a batch becomes, and what each request is answered.
 //!
-//! A pure function of the log's position, the time, the batch, and what the table knows of its ids and streams. No clock, no random
-//! source, no I/O: the same block applied to the same log gives the same events everywhere.
+//! A pure function of the log's position, the time, the batch, and what the table knows of its ids and streams. No
+//! clock, no random source, no I/O: the same block applied to the same log gives the same events everywhere.
 
 use crate::event::{Content, Event, Receipt, Seq, StreamName, Timestamp};
 use crate::store::{IdKey, Known, StreamEnd};

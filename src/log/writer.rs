@@ -280,9 +280,9 @@ impl Writer {
 
     /// Makes a batch durable and returns what it became.
     ///
-    /// Most batches need no look at the table: their seqs and ids are new and their streams open, and if not, the keys and a constraint say so. Only
-    /// then, for conditions, and for whatever would be refused, is the batch planned again under the lock: an answer
-    /// must not depend on whether it was looked up.
+    /// Most batches need no look at the table: their seqs and ids are new and their streams open, and if not, the keys
+    /// and a constraint say so. Only then, for conditions, and for whatever would be refused, is the batch planned again
+    /// under the lock: an answer must not depend on whether it was looked up.
     async fn commit(&mut self, batch: &[Queued]) -> Result<(Plan, Frames), CommitError> {
         let now = Timestamp::now();
         let appends = || batch.iter().map(|queued| &queued.append);
