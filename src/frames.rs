@@ -9,47 +9,21 @@
 //! id: 42\n
 //! \n
 //! ```
-//! Each format is a cut of the same bytes: SSE the whole frame, `event=message` the frame without its first line,
-//! NDJSON the JSON with its LF. `format=data` and `format=cloudevents` are written anew. The final event of a
-//! stream keeps its name, so that it never reaches an `onmessage`, and passes every filter of sources, subjects and
-//! payloads: it is the stream's own.
+//! Most formats are a cut of the same bytes: SSE the whole frame, `event=message` the frame without its first line, NDJSON
+//! the JSON with its LF. The others are written anew.
 
-use crate::event::{Event, EventText, EventType, Filter, Selection, Seq, StreamName, Timestamp};
-use crate::sse::{Block, put_block, put_line};
-use crate::wire::{self, cloud};
+use crate::event::{Event, EventText, EventType, Filter, Seq, StreamName, Timestamp};
+use crate::sse::put_line;
+use crate::wire::{self, EventJson};
 use bytes::Bytes;
-use serde::Deserialize;
-use std::borrow::Cow;
 
+mod format;
+mod page;
 mod texts;
 
+pub use format::Format;
+pub use page::{Page, PageBuilder};
 pub use texts::page_of_texts;
-
-/// How a reader wants its events.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Format {
-    /// SSE, the event's JSON as data.
-    Sse {
-        /// Every type as a plain message (`event=message`).
-        as_message: bool,
-    },
-    /// SSE, only the payload as data (`format=data`).
-    SseData {
-        /// Every type as a plain message (`event=message`).
-        as_message: bool,
-    },
-    /// SSE, the event as a CloudEvent (`format=cloudevents`).
-    SseCloudEvents {
-        /// Every type as a plain message (`event=message`).
-        as_message: bool,
-    },
-    /// One line of JSON for each event.
-    Lines,
-    /// One line of JSON for each event, a CloudEvent.
-    CloudEventLines,
-    /// CloudEvents, each with a comma behind it: the items of an array.
-    CloudEventItems,
-}
 
 /// Encoded events in order of seq, immutable.
 #[derive(Debug, Default)]
@@ -83,10 +57,23 @@ impl Mark {
             ..self.clone()
         }
     }
+
+    /// What is known of the event without reading its JSON.
+    fn text<'a>(&'a self, data: Option<&'a str>) -> EventText<'a> {
+        EventText {
+            seq: self.seq,
+            stream: self.stream.as_str(),
+            source: "",
+            id: None,
+            r#type: self.r#type.as_str(),
+            subject: None,
+            time: None,
+            created_at: "",
+            data,
+        }
+    }
 }
 
-/// A piece of shared bytes that is sent by itself rather than copied together with the next. *Units*: bytes.
-const PIECE_BYTES_ENOUGH: usize = 16 << 10;
 const DATA_PREFIX: &[u8] = b"data: ";
 
 impl Frames {
@@ -148,111 +135,50 @@ impl Frames {
         }
     }
 
+    /// Whether an event of a wanted stream and type passes the filter.
     fn passes(&self, mark: &Mark, filter: &Filter) -> bool {
-        if filter.is_all() || mark.r#type.is_closed() {
+        if filter.is_all() {
             return true;
         }
-        let json = |range| std::str::from_utf8(&self.bytes[range]).unwrap_or_default();
-        // The payload is the last member. It need not be JSON where another process wrote it, and is read by itself.
-        let data = json(mark.data_start..mark.json_end - 1);
-        let head = json(mark.json_start..mark.data_start);
-        match head.strip_suffix(",\"data\":") {
-            Some(head) => filter.matches_shown(&format!("{head}}}"), Some(data)),
-            None => filter.matches_shown(&format!("{head}}}"), None),
+        let (head, data) = self.parts(mark);
+        if filter.is_about_payload() {
+            return filter.matches(&mark.text(data));
         }
+        filter.matches(&EventText { data, ..shown(&head).text() })
     }
 
     /// An event in a format that is no cut of the shared bytes.
     fn anew(&self, mark: &Mark, format: Format) -> Bytes {
-        let data = String::from_utf8_lossy(&self.bytes[mark.data_start..mark.json_end - 1]);
-        let mut out = Vec::with_capacity(data.len() + 400);
-        if let Format::SseData { .. } = format {
-            put_payload(&mut out, mark.seq, mark.r#type.as_str(), &data, format);
-            return Bytes::from(out);
+        let (head, data) = self.parts(mark);
+        let mut out = Vec::with_capacity(head.len() + data.map_or(0, str::len) + 400);
+        match format {
+            Format::SseData { .. } => format::put(&mut out, &mark.text(data), format),
+            _ => format::put(&mut out, &EventText { data, ..shown(&head).text() }, format),
         }
-        // The payload is the last member, and is taken as it is.
-        let head = String::from_utf8_lossy(&self.bytes[mark.json_start..mark.data_start]);
-        let (head, data) = match head.strip_suffix(",\"data\":") {
-            Some(head) => (head, Some(&*data)),
-            None => (&*head, None),
-        };
-        let head = format!("{head}}}");
-        let head: Head<'_> = serde_json::from_str(&head).expect("the shape that put_event writes");
-        put_cloud_event(&mut out, &head.event(mark, data), format);
         Bytes::from(out)
     }
-}
 
-/// What the JSON of an event says before its payload, and its mark does not.
-#[derive(Deserialize)]
-struct Head<'a> {
-    #[serde(borrow, default)]
-    source: Cow<'a, str>,
-    #[serde(borrow)]
-    id: Option<Cow<'a, str>>,
-    #[serde(borrow)]
-    subject: Option<Cow<'a, str>>,
-    #[serde(borrow)]
-    time: Option<Cow<'a, str>>,
-    #[serde(borrow)]
-    created_at: Cow<'a, str>,
-}
-
-impl Head<'_> {
-    fn event<'e>(&'e self, mark: &'e Mark, data: Option<&'e str>) -> EventText<'e> {
-        EventText {
-            seq: mark.seq,
-            stream: mark.stream.as_str(),
-            source: &self.source,
-            id: self.id.as_deref(),
-            r#type: mark.r#type.as_str(),
-            subject: self.subject.as_deref(),
-            time: self.time.as_deref(),
-            created_at: &self.created_at,
-            data,
+    /// The JSON of an event without its payload, and the payload. That need not be JSON where another process wrote it.
+    fn parts(&self, mark: &Mark) -> (String, Option<&str>) {
+        let text = |range| std::str::from_utf8(&self.bytes[range]).expect("frames are made of texts");
+        // The payload is the last member.
+        let head = text(mark.json_start..mark.data_start);
+        match head.strip_suffix(",\"data\":") {
+            Some(head) => (format!("{head}}}"), Some(text(mark.data_start..mark.json_end - 1))),
+            None => (format!("{head}}}"), None),
         }
     }
 }
 
-/// An event in one of the formats that show CloudEvents.
-fn put_cloud_event(out: &mut Vec<u8>, event: &EventText<'_>, format: Format) {
-    match format {
-        Format::SseCloudEvents { as_message } => {
-            let name = Some(event.r#type).filter(|name| !as_message && *name != EventType::MESSAGE);
-            put_line(out, name, event.seq, |out| cloud::put_cloud_event(out, event));
-        }
-        Format::CloudEventItems => {
-            cloud::put_cloud_event(out, event);
-            out.push(b',');
-        }
-        _ => {
-            cloud::put_cloud_event(out, event);
-            out.push(b'\n');
-        }
-    }
-}
-
-/// The payload alone: a JSON string unquoted, so that its lines become data lines; anything else as JSON; `null` when
-/// absent, which is the empty text. The encoder quotes a text that has nothing but empty lines.
-fn put_payload(out: &mut Vec<u8>, seq: Seq, r#type: &str, json: &str, format: Format) {
-    let text: Option<String> = if json.starts_with('"') { serde_json::from_str(json).ok() } else { None };
-    let data = match &text {
-        Some(text) => text,
-        None if json.is_empty() => "null",
-        None => json,
-    };
-    let is_named = r#type == EventType::CLOSED
-        || (format == Format::SseData { as_message: false } && r#type != EventType::MESSAGE);
-    let event = is_named.then_some(r#type);
-    put_block(out, &Block { retry_milliseconds: None, event, data, id: Some(seq) });
+fn shown(head: &str) -> EventJson<'_> {
+    serde_json::from_str(head).expect("the shape that put_event writes")
 }
 
 fn put_frame(out: &mut Vec<u8>, event: &Event, created_at: &str) -> Mark {
     let r#type = &event.content.r#type;
-    let named = Some(r#type.as_str()).filter(|name| *name != EventType::MESSAGE);
     let start = out.len();
     let (mut json_start, mut data_start, mut json_end) = (start, start, start);
-    put_line(out, named, event.seq, |out| {
+    put_line(out, format::name(r#type.as_str(), false), event.seq, |out| {
         json_start = out.len();
         data_start = wire::put_event(out, &EventText::of(event, created_at));
         json_end = out.len();
@@ -269,128 +195,10 @@ fn put_frame(out: &mut Vec<u8>, event: &Event, created_at: &str) -> Mark {
     }
 }
 
-/// What a reader is given in one step: formatted bytes, and the cursor that stands behind them.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Page {
-    /// Whole frames or lines; empty when nothing in the range was wanted.
-    pub bytes: Bytes,
-    /// How many events the bytes hold.
-    pub events: usize,
-    /// The last event in the bytes.
-    pub last_seq: Option<Seq>,
-    /// Everything up to here was given or not wanted; at least `last_seq`.
-    pub cursor: Seq,
-    /// The last event in the bytes is the final one of its stream.
-    pub is_end: bool,
-}
-
-/// Gathers a page from frames, in order, up to a bound.
-///
-/// Neighbouring frames are one slice of shared memory. A large slice is a page by itself, and costs its reader no memory;
-/// many small pieces are copied together, so that a page is one write.
-#[derive(Debug)]
-pub struct PageBuilder<'a> {
-    selection: &'a Selection,
-    format: Format,
-    bytes_max: usize,
-    events_max: usize,
-    pieces: Vec<Bytes>,
-    bytes: usize,
-    page_events: usize,
-    last_seq: Option<Seq>,
-    cursor: Seq,
-    is_end: bool,
-}
-
-impl<'a> PageBuilder<'a> {
-    /// A page of what comes after the cursor.
-    ///
-    /// *Bounds*: at most `events_max` events, and no further event once `bytes_max` bytes are reached; one event
-    /// larger than that is a page of its own.
-    pub fn new(
-        cursor: Seq,
-        selection: &'a Selection,
-        format: Format,
-        bytes_max: usize,
-        events_max: usize,
-    ) -> Self {
-        Self {
-            selection,
-            format,
-            bytes_max,
-            events_max,
-            pieces: Vec::new(),
-            bytes: 0,
-            page_events: 0,
-            last_seq: None,
-            cursor,
-            is_end: false,
-        }
-    }
-
-    /// Adds what is wanted of these frames after the cursor and up to `through`. Returns false once the page is full.
-    pub fn add(&mut self, frames: &Frames, through: Seq) -> bool {
-        // The slice of shared bytes that is being extended, so that a run of wanted frames is one piece.
-        let mut run = 0..0;
-        let from = frames.marks.partition_point(|mark| mark.seq <= self.cursor);
-        for mark in frames.marks[from..].iter().take_while(|mark| mark.seq <= through) {
-            if self.is_full() {
-                break;
-            }
-            self.cursor = mark.seq;
-            if !self.selection.matches_names(&mark.stream, &mark.r#type)
-                || !frames.passes(mark, &self.selection.filter)
-            {
-                continue;
-            }
-            self.page_events += 1;
-            self.last_seq = Some(mark.seq);
-            self.is_end = mark.r#type.is_closed();
-            let Some((start, end)) = Frames::cut(mark, self.format) else {
-                self.push(frames.anew(mark, self.format));
-                continue;
-            };
-            self.bytes += end - start;
-            if run.end == start {
-                run.end = end;
-            } else {
-                if !run.is_empty() {
-                    self.pieces.push(frames.bytes.slice(run));
-                }
-                run = start..end;
-            }
-        }
-        if !run.is_empty() {
-            self.pieces.push(frames.bytes.slice(run));
-        }
-        let is_one_large_piece = self.pieces.len() == 1 && self.bytes >= PIECE_BYTES_ENOUGH;
-        !self.is_full() && !is_one_large_piece
-    }
-
-    fn is_full(&self) -> bool {
-        self.page_events >= self.events_max || self.bytes >= self.bytes_max
-    }
-
-    fn push(&mut self, piece: Bytes) {
-        self.bytes += piece.len();
-        self.pieces.push(piece);
-    }
-
-    /// The page. `scanned_to` is how far the source was read: where nothing more was wanted, the cursor moves there.
-    pub fn finish(mut self, scanned_to: Option<Seq>) -> Page {
-        let bytes = match self.pieces.len() {
-            1 => self.pieces.swap_remove(0),
-            _ => Bytes::from(self.pieces.concat()),
-        };
-        let cursor = scanned_to.unwrap_or(0).max(self.cursor);
-        Page { bytes, events: self.page_events, last_seq: self.last_seq, cursor, is_end: self.is_end }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::event::{Content, Pattern};
+    use crate::event::{Content, Pattern, Selection};
     use std::sync::Arc;
 
     fn event(seq: Seq, stream: &str, r#type: &str, data: Option<&str>) -> Event {
@@ -462,7 +270,8 @@ mod tests {
         let all = Selection::all();
         let mut builder = PageBuilder::new(1, &all, Format::Lines, 1 << 20, 2);
         assert!(!builder.add(&frames, Seq::MAX));
-        assert_eq!((builder.page_events, builder.finish(None).cursor), (2, 3));
+        let page = builder.finish(None);
+        assert_eq!((page.events, page.cursor), (2, 3));
         let mut builder = PageBuilder::new(1, &all, Format::Lines, 1, 9);
         assert!(!builder.add(&frames, Seq::MAX));
         assert_eq!(builder.finish(None).cursor, 2);

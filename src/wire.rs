@@ -7,6 +7,7 @@ pub mod cloud;
 use crate::event::{EventText, Receipt, Seq};
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::value::RawValue;
+use std::borrow::Cow;
 use std::io::Write;
 
 /// Names of the control frames: SSE event types that no event of the log can have.
@@ -107,6 +108,45 @@ fn put_member(out: &mut Vec<u8>, name: &str, value: &str) {
     out.extend_from_slice(name.as_bytes());
     out.extend_from_slice(b"\":");
     serde_json::to_writer(out, value).expect(MEMORY);
+}
+
+/// An event as it is read: what [`put_event`] writes.
+#[derive(Debug, Deserialize)]
+pub struct EventJson<'a> {
+    seq: Seq,
+    #[serde(borrow)]
+    stream: Cow<'a, str>,
+    #[serde(borrow, default)]
+    source: Cow<'a, str>,
+    #[serde(borrow)]
+    id: Option<Cow<'a, str>>,
+    #[serde(borrow)]
+    r#type: Cow<'a, str>,
+    #[serde(borrow)]
+    subject: Option<Cow<'a, str>>,
+    #[serde(borrow)]
+    time: Option<Cow<'a, str>>,
+    #[serde(borrow)]
+    created_at: Cow<'a, str>,
+    #[serde(borrow, default, deserialize_with = "payload")]
+    data: Option<&'a RawValue>,
+}
+
+impl EventJson<'_> {
+    /// Its texts.
+    pub fn text(&self) -> EventText<'_> {
+        EventText {
+            seq: self.seq,
+            stream: &self.stream,
+            source: &self.source,
+            id: self.id.as_deref(),
+            r#type: &self.r#type,
+            subject: self.subject.as_deref(),
+            time: self.time.as_deref(),
+            created_at: &self.created_at,
+            data: self.data.map(RawValue::get),
+        }
+    }
 }
 
 /// Reads a payload that is there: `null` is one, and not the absence of one.

@@ -2,10 +2,9 @@
 
 use super::{Exit, Failure, arguments, output};
 use crate::client::{Client, ClientError, TailItem};
-use crate::wire::{self, GapData, ResetData, control};
+use crate::wire::{EventJson, GapData, ResetData, control};
 use clap::ArgMatches;
 use serde_json::Value;
-use serde_json::value::RawValue;
 
 pub(super) async fn run(matches: &ArgMatches) -> Result<Exit, Failure> {
     let client = Client::new(&arguments::server_url(matches)?);
@@ -74,21 +73,12 @@ fn tell(event: &str, data: &str) {
 
 /// One line for people. The payload is shown as it was stored.
 fn readable(json: &str) -> String {
-    #[derive(serde::Deserialize)]
-    struct Shown<'a> {
-        seq: u64,
-        stream: String,
-        r#type: String,
-        id: Option<String>,
-        created_at: String,
-        #[serde(borrow, default, deserialize_with = "wire::payload")]
-        data: Option<&'a RawValue>,
-    }
-    let Ok(event) = serde_json::from_str::<Shown<'_>>(json) else {
+    let Ok(event) = serde_json::from_str::<EventJson<'_>>(json) else {
         return output::printable(&Value::from(json).to_string());
     };
+    let event = event.text();
     let id = event.id.map(|id| format!("  id={id}")).unwrap_or_default();
-    let data = event.data.map_or("", RawValue::get);
+    let data = event.data.unwrap_or_default();
     let time = event.created_at.replace('T', " ");
     let time = time.get(..23).unwrap_or(&time);
     output::printable(&format!("{time}  {:>6}  {}  {}{id}  {data}", event.seq, event.stream, event.r#type))

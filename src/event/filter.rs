@@ -3,6 +3,7 @@
 //! Layer L0. The only evaluator there is: rows of the table and frames in memory go through it alike, so that history,
 //! live streams and exports cannot differ. Conditions never become SQL.
 
+use super::{EventText, EventType};
 use serde::Deserialize;
 use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use std::borrow::Cow;
@@ -23,6 +24,8 @@ pub struct Filter {
     pub subjects: Vec<String>,
     /// Conditions on the payload, all of which.
     pub conditions: Vec<Condition>,
+    /// The final event of a stream passes, whatever it says: for the reader whose end it is.
+    pub with_ends: bool,
 }
 
 impl Filter {
@@ -31,28 +34,21 @@ impl Filter {
         self.sources.is_empty() && self.subjects.is_empty() && self.conditions.is_empty()
     }
 
-    /// Whether an event with this source, subject and payload is wanted.
-    pub fn matches(&self, source: &str, subject: Option<&str>, data: Option<&str>) -> bool {
-        let is_any = |names: &[String], name: &str| names.is_empty() || names.iter().any(|n| n == name);
-        is_any(&self.sources, source)
-            && (self.subjects.is_empty() || subject.is_some_and(|subject| is_any(&self.subjects, subject)))
-            && self.conditions.iter().all(|condition| condition.holds(data))
+    /// Asks nothing but of the payload.
+    pub fn is_about_payload(&self) -> bool {
+        self.sources.is_empty() && self.subjects.is_empty()
     }
 
-    /// Whether an event is wanted of which there is the JSON that is shown, with the payload in it or apart.
-    pub(crate) fn matches_shown(&self, head: &str, data: Option<&str>) -> bool {
-        #[derive(Deserialize)]
-        struct Head<'a> {
-            #[serde(borrow, default)]
-            source: Cow<'a, str>,
-            #[serde(borrow, default)]
-            subject: Option<Cow<'a, str>>,
+    /// Whether an event is wanted.
+    pub fn matches(&self, event: &EventText<'_>) -> bool {
+        let is_any = |names: &[String], name: &str| names.is_empty() || names.iter().any(|n| n == name);
+        if self.with_ends && event.r#type == EventType::CLOSED {
+            return true;
         }
-        if self.sources.is_empty() && self.subjects.is_empty() {
-            return self.matches("", None, data);
-        }
-        serde_json::from_str::<Head<'_>>(head)
-            .is_ok_and(|head| self.matches(&head.source, head.subject.as_deref(), data))
+        is_any(&self.sources, event.source)
+            && (self.subjects.is_empty()
+                || event.subject.is_some_and(|subject| is_any(&self.subjects, subject)))
+            && self.conditions.iter().all(|condition| condition.holds(event.data))
     }
 }
 
@@ -414,17 +410,5 @@ mod tests {
         ] {
             assert!(Condition::parse(name, value).unwrap().is_err(), "{name}");
         }
-    }
-
-    #[test]
-    fn source_and_subject_are_found_in_the_shown_event() {
-        let filter = Filter {
-            sources: vec!["/a".into()],
-            subjects: vec!["x\"y".into()],
-            conditions: vec![Condition::parse("data", "1").unwrap().unwrap()],
-        };
-        assert!(filter.matches_shown(r#"{"seq":1,"source":"/a","subject":"x\"y"}"#, Some("1")));
-        assert!(!filter.matches_shown(r#"{"seq":1,"source":"/a"}"#, Some("1")));
-        assert!(!filter.matches_shown(r#"{"seq":1,"source":"/a","subject":"x\"y"}"#, Some("2")));
     }
 }

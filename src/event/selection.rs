@@ -2,7 +2,7 @@
 //!
 //! Layer L0.
 
-use super::{EventText, EventType, Filter, StreamName};
+use super::{EventType, Filter, StreamName};
 
 /// A name, or every name that begins with a prefix (`orders.*`).
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -78,16 +78,6 @@ impl Selection {
             [Pattern::Exact(name)] => Some(name),
             _ => None,
         }
-    }
-
-    /// Whether an event is wanted. The end of a stream passes every filter.
-    pub fn matches(&self, event: &EventText<'_>) -> bool {
-        let any =
-            |patterns: &[Pattern], name| patterns.is_empty() || patterns.iter().any(|p| p.matches(name));
-        any(&self.streams, event.stream)
-            && any(&self.types, event.r#type)
-            && (event.r#type == EventType::CLOSED
-                || self.filter.matches(event.source, event.subject, event.data))
     }
 
     /// Whether events of this stream and type are wanted, as far as their names tell.

@@ -2,10 +2,9 @@
 //!
 //! The bytes are those that [`super::Frames`] and a [`super::PageBuilder`] would make of the same events.
 
-use super::{Format, Page, put_cloud_event, put_payload};
+use super::format::put;
+use super::{Format, Page};
 use crate::event::{EventText, EventType, Seq};
-use crate::sse::put_line;
-use crate::wire;
 use bytes::Bytes;
 
 /// A page of the events after this cursor, which the caller has selected.
@@ -34,26 +33,4 @@ pub fn page_of_texts<'a>(
     }
     page.bytes = Bytes::from(out);
     page
-}
-
-fn put(out: &mut Vec<u8>, event: &EventText<'_>, format: Format) {
-    match format {
-        Format::SseData { .. } => {
-            put_payload(out, event.seq, event.r#type, event.data.unwrap_or_default(), format);
-        }
-        Format::SseCloudEvents { .. } | Format::CloudEventLines | Format::CloudEventItems => {
-            put_cloud_event(out, event, format);
-        }
-        Format::Lines => {
-            wire::put_event(out, event);
-            out.push(b'\n');
-        }
-        Format::Sse { as_message } => {
-            let name = Some(event.r#type)
-                .filter(|name| *name != EventType::MESSAGE && (!as_message || *name == EventType::CLOSED));
-            put_line(out, name, event.seq, |out| {
-                wire::put_event(out, event);
-            });
-        }
-    }
 }

@@ -3,37 +3,13 @@
 //! A spreadsheet takes a cell that begins with `=`, `+`, `-` or `@` for a formula, and runs it. Such a cell gets a `'`
 //! before it, unless it is a number.
 
-use crate::wire;
+use crate::wire::EventJson;
 use bytes::Bytes;
-use serde::Deserialize;
-use serde_json::value::RawValue;
 use std::borrow::Cow;
 use std::io;
 
 /// The columns, in the order of the table.
 const COLUMNS: [&str; 9] = ["seq", "stream", "source", "id", "type", "subject", "time", "created_at", "data"];
-
-/// An event as it is shown.
-#[derive(Deserialize)]
-struct Shown<'a> {
-    seq: u64,
-    #[serde(borrow)]
-    stream: Cow<'a, str>,
-    #[serde(borrow, default)]
-    source: Cow<'a, str>,
-    #[serde(borrow, default)]
-    id: Cow<'a, str>,
-    #[serde(borrow)]
-    r#type: Cow<'a, str>,
-    #[serde(borrow, default)]
-    subject: Cow<'a, str>,
-    #[serde(borrow, default)]
-    time: Cow<'a, str>,
-    #[serde(borrow)]
-    created_at: Cow<'a, str>,
-    #[serde(borrow, default, deserialize_with = "wire::payload")]
-    data: Option<&'a RawValue>,
-}
 
 /// The first record: the names of the columns.
 pub(super) fn header() -> Bytes {
@@ -49,21 +25,21 @@ pub(super) fn records(lines: &[u8]) -> io::Result<Bytes> {
         .terminator(csv::Terminator::CRLF)
         .from_writer(Vec::with_capacity(lines.len()));
     for line in lines.split(|byte| *byte == b'\n').filter(|line| !line.is_empty()) {
-        let event: Shown<'_> = serde_json::from_slice(line)?;
+        let event: EventJson<'_> = serde_json::from_slice(line)?;
+        let event = event.text();
         let seq = event.seq.to_string();
-        let data = event.data.map_or("", RawValue::get);
-        let texts = [
-            &*event.stream,
-            &*event.source,
-            &*event.id,
-            &*event.r#type,
-            &*event.subject,
-            &*event.time,
-            &*event.created_at,
-            data,
+        let cells = [
+            &*seq,
+            event.stream,
+            event.source,
+            event.id.unwrap_or_default(),
+            event.r#type,
+            event.subject.unwrap_or_default(),
+            event.time.unwrap_or_default(),
+            event.created_at,
+            event.data.unwrap_or_default(),
         ];
-        let cells = std::iter::once(Cow::from(seq)).chain(texts.into_iter().map(inert));
-        writer.write_record(cells.map(Cow::into_owned))?;
+        writer.write_record(cells.map(inert).iter().map(|cell| cell.as_bytes()))?;
     }
     writer.into_inner().map(Bytes::from).map_err(|error| error.into_error())
 }

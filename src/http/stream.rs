@@ -36,19 +36,20 @@ pub(super) async fn open(app: &App, query: ReadQuery) -> Answer {
         Err(error) => return unavailable(&error, retry),
     };
     let mut options = query.reader_options(&app.settings, format);
+    let one_stream = query.selection.one_stream();
     // After the reader has its place: a stream that is closed from here on is seen to close.
-    if let Some(stream) = query.selection.one_stream() {
+    if let Some(stream) = one_stream {
         let closed_seq = match app.log.closed_seq(stream).await {
             Ok(closed_seq) => closed_seq,
             Err(error) => return unavailable(&error, retry),
         };
         options.through = options.through.into_iter().chain(closed_seq).min();
-        // Whoever follows some types of the stream is told of its end like everyone else.
+        // Whoever follows some events of the stream is told of its end like everyone else.
+        options.selection.filter.with_ends = true;
         if !options.selection.types.is_empty() {
             options.selection.types.push(Pattern::Exact(EventType::CLOSED.to_owned()));
         }
     }
-    let is_one_stream = query.selection.one_stream().is_some();
     let mut reader = app.log.reader(resume.cursor, options);
     match reader.is_over().await {
         // The one answer after which an EventSource does not come back. A reset must be told before it.
@@ -69,7 +70,7 @@ pub(super) async fn open(app: &App, query: ReadQuery) -> Answer {
         retry,
         told: resume.cursor,
         is_cursor_due: false,
-        is_one_stream,
+        is_one_stream: one_stream.is_some(),
         keep_alive: app.settings.keep_alive,
         silent_until,
         timer: Box::pin(sleep_until(silent_until)),

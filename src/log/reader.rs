@@ -4,7 +4,7 @@
 //! it waits for the next commit (live). Whoever falls out of the window is simply behind it again.
 
 use super::Shared;
-use crate::event::{EventType, Selection, Seq, Timestamp};
+use crate::event::{Selection, Seq, Timestamp};
 use crate::frames::{Format, Frames, Page, PageBuilder, page_of_texts};
 use crate::store::{PageLimits, StoreError, TextPage};
 use std::sync::Arc;
@@ -275,9 +275,7 @@ impl Reader {
         let mut events = text.read();
         let options = &self.options;
         let filter = &options.selection.filter;
-        let wanted = events.by_ref().filter(|event| {
-            event.r#type == EventType::CLOSED || filter.matches(event.source, event.subject, event.data)
-        });
+        let wanted = events.by_ref().filter(|event| filter.matches(event));
         let events_max = usize::try_from(self.remaining).unwrap_or(usize::MAX);
         let mut page = page_of_texts(text.after, wanted, options.format, options.page_bytes_max, events_max);
         if events.is_whole() {

@@ -368,3 +368,29 @@ async fn reader_whose_stream_is_closed_and_trimmed_is_told_the_gap_once() {
     let refused = Reply::of(server.post("/api/v1/a", "application/json", "{}")).await;
     assert_eq!(refused.problem(409, "stream_closed")["closed_seq"], 3);
 }
+
+#[tokio::test]
+async fn the_end_of_a_stream_is_an_event_like_others_to_all_but_the_reader_it_ends() {
+    for window_bytes_max in [0, 1 << 20] {
+        let server = Server::start_with(|settings| settings.log.window_bytes_max = window_bytes_max).await;
+        server.append("a", r#"{"data":{"n":1}}"#).await;
+        assert_eq!(close(&server, "a", "").await.status, 201);
+        server.append("b", r#"{"data":{"n":1}}"#).await;
+        for (query, expected) in [("", vec![1, 2, 3]), ("data.n=1", vec![1, 3]), ("source=/s", vec![])] {
+            let path = format!("/api/v1/events?{query}");
+            let page = server.page(&path).await.json();
+            let seqs = page["events"].as_array().unwrap().iter().map(|event| event["seq"].as_u64().unwrap());
+            assert_eq!(seqs.collect::<Vec<_>>(), expected, "page: {query}");
+            assert_eq!(server.lines(&path).await.text().lines().count(), expected.len(), "lines: {query}");
+            let mut stream = server.stream(&format!("{path}&after=0&before=4")).await;
+            let seqs = stream.rest().await.into_iter().filter(|event| event.event != "evertail.cursor");
+            let seqs: Vec<u64> = seqs.map(|event| event.last_event_id.parse().unwrap()).collect();
+            assert_eq!(seqs, expected, "stream: {query}");
+        }
+        for query in ["data.n=7", "source=/s", "subject=x", "type=x&data.n=7"] {
+            let path = format!("/api/v1/a?after=0&{query}&event=message&format=cloudevents");
+            let end = server.stream(&path).await.rest().await.pop().unwrap();
+            assert_eq!((end.event.as_str(), end.last_event_id.as_str()), ("evertail.closed", "2"), "{query}");
+        }
+    }
+}

@@ -120,6 +120,7 @@ impl Wish {
                 sources: names(&self.sources),
                 subjects: names(&self.subjects),
                 conditions: self.conditions.iter().map(Asked::parsed).collect(),
+                with_ends: false,
             },
         }
     }
