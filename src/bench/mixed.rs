@@ -54,9 +54,6 @@ struct History {
     wrong: AtomicU64,
 }
 
-/// How far readers of history give way to the server and to those who append.
-const READER_NICENESS: i32 = 10;
-
 /// Runs all of it, and says how it went.
 pub async fn run(options: &MixedRun) -> Result<Report, BenchError> {
     let mut appending = Appending::new(options.target.clone(), options.shape.clone(), options.connections, 0);
@@ -81,8 +78,6 @@ pub async fn run(options: &MixedRun) -> Result<Report, BenchError> {
     tokio::pin!(producing);
     loop {
         tokio::select! {
-            // First, so that its thread is there before this one gives way.
-            biased;
             ran = &mut producing => break ran?,
             // A reader of history ends only when it fails.
             Some(ended) = beside.join_next() => ended.expect("a reader does not panic")?,
@@ -127,8 +122,6 @@ pub async fn run(options: &MixedRun) -> Result<Report, BenchError> {
 /// One reader of history: the whole log up to what was its end when the reader began, then again. What is trimmed
 /// before it gets there is a gap to it, and no fault.
 async fn read_again_and_again(target: Target, history: Arc<History>) -> Result<(), BenchError> {
-    // Of this thread. Elsewhere readers of history have processors of their own.
-    let _ = rustix::process::setpriority_process(None, READER_NICENESS);
     let whole = target.at("/api/v1/events?since=1970-01-01T00:00:00Z");
     loop {
         let last = last_seq(&whole).await?;

@@ -48,13 +48,8 @@ pub fn command() -> Command {
                 .arg(Arg::new("stream").value_name("STREAM").help(
                     "The stream, or streams such as orders.*; without it, the whole log",
                 ))
-                .arg(text("after", "SEQ", "Begin after this seq; 0 is the beginning").conflicts_with_all(["since", "last"]))
-                .arg(text("since", "TIME", "Begin at this RFC 3339 time, or so long ago: 10m, 2h, 7d").conflicts_with("last"))
-                .arg(text("last", "N", "Begin with the newest N events"))
+                .args(reading_flags())
                 .arg(text("limit", "N", "End after so many events").value_parser(value_parser!(u64).range(1..)))
-                .arg(text("before", "SEQ", "End before this seq"))
-                .arg(text("until", "TIME", "End before this RFC 3339 time, or so long ago: 10m, 2h, 7d"))
-                .args(selection_flags())
                 .arg(url()),
         )
         .subcommand(
@@ -71,12 +66,7 @@ pub fn command() -> Command {
                 .arg(text("output", "FILE", "Where to; .csv is CSV, anything else NDJSON, with .zst behind it compressed [default: stdout, NDJSON]"))
                 .arg(text("format", "FORMAT", "ndjson or csv, whatever the file is called").value_parser(["ndjson", "csv"]))
                 .arg(Arg::new("resume").long("resume").action(clap::ArgAction::SetTrue).requires("output").help("Go on behind the last event of the file"))
-                .arg(text("after", "SEQ", "Begin after this seq").conflicts_with_all(["since", "last"]))
-                .arg(text("since", "TIME", "Begin at this RFC 3339 time, or so long ago: 10m, 2h, 7d").conflicts_with("last"))
-                .arg(text("last", "N", "The newest N events"))
-                .arg(text("before", "SEQ", "End before this seq").value_parser(value_parser!(u64).range(1..)))
-                .arg(text("until", "TIME", "End before this RFC 3339 time, or so long ago: 10m, 2h, 7d"))
-                .args(selection_flags())
+                .args(reading_flags())
                 .arg(url()),
         )
         .subcommand(
@@ -108,8 +98,16 @@ pub(super) fn text(name: &'static str, value: &'static str, help: &'static str) 
     Arg::new(name).long(name).value_name(value).help(help)
 }
 
-fn selection_flags() -> [Arg; 4] {
+/// What to read: from where, to where, and which events of it.
+fn reading_flags() -> [Arg; 9] {
     [
+        text("after", "SEQ", "Begin after this seq; 0 is the beginning")
+            .conflicts_with_all(["since", "last"]),
+        text("since", "TIME", "Begin at this RFC 3339 time, or so long ago: 10m, 2h, 7d")
+            .conflicts_with("last"),
+        text("last", "N", "Begin with the newest N events"),
+        text("before", "SEQ", "End before this seq").value_parser(value_parser!(u64).range(1..)),
+        text("until", "TIME", "End before this RFC 3339 time, or so long ago: 10m, 2h, 7d"),
         many("type", "TYPE", "Only this type, or types such as user.*; may be repeated"),
         many("source", "SOURCE", "Only events of this source; may be repeated"),
         many("subject", "SUBJECT", "Only events about this subject; may be repeated"),
@@ -143,6 +141,11 @@ pub(super) fn selection(
         query.append_pair(name, value);
     }
     (stream.map(String::as_str), query)
+}
+
+/// Where the user wants to begin, as parameters.
+pub(super) fn beginning(matches: &ArgMatches) -> impl Iterator<Item = (&'static str, &String)> {
+    ["after", "since", "last"].into_iter().filter_map(|name| Some((name, matches.get_one(name)?)))
 }
 
 fn many(name: &'static str, value: &'static str, help: &'static str) -> Arg {

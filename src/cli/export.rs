@@ -59,7 +59,9 @@ pub(super) async fn run(matches: &ArgMatches) -> Result<Exit, Failure> {
     // The export ends where the log ends now, however often the connection breaks.
     let begin = match resumed {
         Some(after) => format!("after={after}"),
-        None => beginning(matches),
+        None => form_urlencoded::Serializer::new(String::new())
+            .extend_pairs(arguments::beginning(matches))
+            .finish(),
     };
     let bounds = bounds(&client, stream, &join(&[&begin, &selection])).await?;
     let through =
@@ -103,17 +105,6 @@ pub(super) async fn run(matches: &ArgMatches) -> Result<Exit, Failure> {
         output::complain(&format!("exported {} events{last}", export.events));
     }
     Ok(Exit::Ok)
-}
-
-/// Where the user wants to begin.
-fn beginning(matches: &ArgMatches) -> String {
-    let mut query = form_urlencoded::Serializer::new(String::new());
-    for name in ["after", "since", "last"] {
-        if let Some(value) = matches.get_one::<String>(name) {
-            query.append_pair(name, value);
-        }
-    }
-    query.finish()
 }
 
 fn join(parts: &[&str]) -> String {

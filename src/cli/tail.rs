@@ -9,11 +9,9 @@ use serde_json::Value;
 pub(super) async fn run(matches: &ArgMatches) -> Result<Exit, Failure> {
     let client = Client::new(&arguments::server_url(matches)?);
     let (stream, mut query) = arguments::selection(matches);
-    for name in ["after", "since", "last", "before", "until"] {
-        if let Some(value) = matches.get_one::<String>(name) {
-            query.append_pair(name, value);
-        }
-    }
+    query.extend_pairs(arguments::beginning(matches));
+    query.extend_pairs(matches.get_one::<u64>("before").map(|before| ("before", before.to_string())));
+    query.extend_pairs(matches.get_one::<String>("until").map(|until| ("until", until)));
     let mut remaining = matches.get_one::<u64>("limit").copied().unwrap_or(u64::MAX);
     let mut tail = client.tail(stream, &query.finish());
     while remaining > 0 {

@@ -24,6 +24,7 @@ mod notes;
 mod open;
 mod read;
 mod row;
+mod shape;
 mod source;
 mod streams;
 mod text;
