@@ -5,10 +5,10 @@
 #![expect(clippy::unwrap_used, reason = "a benchmark that cannot run says so by panicking")]
 
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
-use evertail::event::{Content, Event, EventType, Selection, Seq, StreamName, Timestamp};
+use evertail::event::{Content, Event, EventType, RetentionRules, Selection, Seq, StreamName, Timestamp};
 use evertail::frames::{Format, Frames, PageBuilder, page_of_texts};
 use evertail::http::{HttpSettings, OriginSettings, parse_body};
-use evertail::log::{Append, Log, LogSettings, ReaderOptions, Retention, Step};
+use evertail::log::{Append, Log, LogSettings, ReaderOptions, Step};
 use evertail::store::{self, Opened, PageLimits, StoreSettings};
 use std::hint::black_box;
 use std::sync::Arc;
@@ -190,7 +190,7 @@ fn window(criterion: &mut Criterion) {
         queue_bytes_max: 64 << 20,
         window_bytes_max: 64 << 20,
         disk_free_bytes_min: 0,
-        retention: Retention::default(),
+        retention: RetentionRules::default(),
         catch_up_pages_max: 1,
         notice_interval: Duration::from_secs(1),
     };

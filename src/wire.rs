@@ -44,6 +44,9 @@ pub struct GapData {
     pub to: Seq,
     /// Why: `trimmed`.
     pub reason: String,
+    /// Only events of these streams may be missing, `*` meaning any; empty, and then not there: everything is.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub streams: Vec<String>,
 }
 
 /// Data of `evertail.reset`.

@@ -5,6 +5,7 @@
 mod filter;
 mod json;
 mod name;
+mod retention;
 mod selection;
 mod text;
 mod time;
@@ -15,6 +16,7 @@ pub use name::{
     EventType, ID_CHARS_MAX, IdempotencyKey, NameError, STREAM_BYTES_MAX, StreamName, TYPE_CHARS_MAX,
 };
 pub use name::{check_id, check_subject, check_time};
+pub use retention::{Retention, RetentionRules, StreamRetention};
 pub use selection::{Pattern, Selection};
 pub use text::EventText;
 pub use time::Timestamp;

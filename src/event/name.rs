@@ -77,9 +77,19 @@ impl StreamName {
         Self(name)
     }
 
+    /// The server's own stream, whose events tell of trims and holds.
+    pub fn own() -> Self {
+        Self(Arc::from(SERVER_STREAM))
+    }
+
+    /// Whether it is the server's own.
+    pub fn is_own(&self) -> bool {
+        &*self.0 == SERVER_STREAM
+    }
+
     /// *Errors*: the stream is the server's own.
     pub fn check_appendable(&self) -> Result<(), NameError> {
-        if &*self.0 == SERVER_STREAM { Err(NameError::StreamIsServers) } else { Ok(()) }
+        if self.is_own() { Err(NameError::StreamIsServers) } else { Ok(()) }
     }
 
     /// The name.
@@ -113,6 +123,11 @@ impl EventType {
     /// The type of the event that ends a stream.
     pub fn closed() -> Self {
         Self(Arc::from(Self::CLOSED))
+    }
+
+    /// A type of the server's own stream: `evertail.trimmed`, say.
+    pub(crate) fn own(name: &'static str) -> Self {
+        Self(Arc::from(name))
     }
 
     /// Whether an event of this type ends its stream.

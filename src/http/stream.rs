@@ -51,6 +51,9 @@ pub(super) async fn open(app: &App, query: ReadQuery) -> Answer {
         }
     }
     let mut reader = app.log.reader(resume.cursor, options);
+    if !matches!(from, From::After(1..)) || resume.reset.is_some() {
+        reader.begin_here();
+    }
     match reader.is_over().await {
         // The one answer after which an EventSource does not come back. A reset must be told before it.
         Ok(true) if resume.reset.is_none() => {
@@ -194,10 +197,10 @@ impl EventStream {
                         return Some(self.sign_of_life());
                     }
                 }
-                Ok(Step::Gap(Gap { from, to })) => {
+                Ok(Step::Gap(Gap { from, to, streams })) => {
                     self.is_cursor_due = true;
                     let mut out = Vec::new();
-                    let data = GapData { from, to, reason: "trimmed".into() };
+                    let data = GapData { from, to, reason: "trimmed".into(), streams };
                     put_control(&mut out, control::GAP, &data, None, None);
                     return Some(Bytes::from(out));
                 }

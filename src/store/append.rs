@@ -184,7 +184,7 @@ impl Appender {
     }
 
     /// After a failed statement: no transaction may stay open. Keeps the error, unless rolling back fails too.
-    async fn roll_back(&mut self, error: CommitError) -> CommitError {
+    pub async fn roll_back(&mut self, error: CommitError) -> CommitError {
         if matches!(error, CommitError::Failed(_)) {
             return error;
         }

@@ -1,8 +1,10 @@
 //! A log on a temporary file, and what the tests of the log and its properties ask of it.
 
-use evertail::event::{Content, Event, EventType, Receipt, Selection, Seq, StreamName, Timestamp};
+use evertail::event::{
+    Content, Event, EventType, Receipt, RetentionRules, Selection, Seq, StreamName, Timestamp,
+};
 use evertail::frames::Format;
-use evertail::log::{Append, AppendError, Log, LogSettings, LogTask, Reader, ReaderOptions, Retention};
+use evertail::log::{Append, AppendError, Log, LogSettings, LogTask, Reader, ReaderOptions};
 use evertail::store::StoreSettings;
 use futures_util::FutureExt;
 use sqlx::sqlite::{SqliteConnectOptions, SqliteRow};
@@ -41,7 +43,7 @@ impl Place {
             queue_bytes_max: 64 << 20,
             window_bytes_max: 1 << 20,
             disk_free_bytes_min: 0,
-            retention: Retention::default(),
+            retention: RetentionRules::default(),
             catch_up_pages_max: 2,
             notice_interval: Duration::from_millis(1),
         }

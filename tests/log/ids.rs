@@ -33,7 +33,7 @@ async fn repeat_after_a_restart_and_after_trimming_still_returns_the_original_se
     let (log, task) = place.open().await;
     let repeat = append(&log, [content("a", Some("y"), "2"), content("a", Some("x"), "1")]).await.unwrap();
     assert_eq!(seen(&repeat), [(2, true), (1, true)]);
-    in_time(log.trim(1)).await.unwrap();
+    in_time(log.trim_through(1)).await.unwrap();
     for _ in 0..2 {
         let repeat =
             append(&log, [content("a", Some("x"), "1"), content("a", Some("y"), "2")]).await.unwrap();
@@ -41,7 +41,7 @@ async fn repeat_after_a_restart_and_after_trimming_still_returns_the_original_se
         assert_eq!(repeat[0].created_at, None);
         assert!(repeat[1].created_at.is_some());
     }
-    in_time(log.trim(2)).await.unwrap();
+    in_time(log.trim_through(2)).await.unwrap();
     close(log, task).await;
     let (log, task) = place.open().await;
     let repeat = append(&log, [content("a", Some("y"), "no longer comparable")]).await.unwrap();
@@ -132,7 +132,7 @@ async fn ids_are_kept_for_ever() {
     append(&log, [content("a", Some("x"), "1"), content("b", Some("y"), "2"), content("a", None, "3")])
         .await
         .unwrap();
-    in_time(log.trim(3)).await.unwrap();
+    in_time(log.trim_through(3)).await.unwrap();
     let ids: Vec<(String, String, String, i64)> =
         sqlx::query_as("SELECT id, stream, source, seq FROM ids ORDER BY seq")
             .fetch_all(&mut place.other_process().await)

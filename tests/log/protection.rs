@@ -10,7 +10,7 @@ async fn stored_event_and_its_id_cannot_be_changed_or_deleted() {
     append(&log, [content("a", Some("x"), "1"), content("a", None, "2"), content("b", Some("z"), "3")])
         .await
         .unwrap();
-    in_time(log.trim(1)).await.unwrap();
+    in_time(log.trim_through(1)).await.unwrap();
     let mut other = place.other_process().await;
     let before = stored(&mut other).await;
     for sql in [
@@ -80,7 +80,7 @@ async fn insert_into_the_view_may_name_the_next_seq() {
             .unwrap();
     }
     shown(&log, 3).await;
-    in_time(log.trim(3)).await.unwrap();
+    in_time(log.trim_through(3)).await.unwrap();
     sqlx::query("INSERT INTO events (seq, stream) VALUES (4, 'a')").execute(&mut other).await.unwrap();
     shown(&log, 4).await;
     close(log, task).await;

@@ -19,7 +19,7 @@ async fn trimmed_log() -> (Place, Log, LogTask) {
     let place = Place::new();
     let (log, task) = place.open().await;
     append(&log, vec![content("a", None, "1"); 5]).await.expect("the log takes it");
-    in_time(log.trim(2)).await.expect("the log takes it");
+    in_time(log.trim_through(2)).await.expect("the log takes it");
     (place, log, task)
 }
 
@@ -49,7 +49,7 @@ async fn every_way_to_resume_a_log_that_is_trimmed_away_begins_at_its_end() {
     let place = Place::new();
     let (log, task) = place.open().await;
     append(&log, [content("a", None, "1"), content("b", None, "2"), content("a", None, "3")]).await.unwrap();
-    in_time(log.trim(3)).await.unwrap();
+    in_time(log.trim_through(3)).await.unwrap();
     let selection = Selection::stream(&stream("a"));
     for from in [
         From::Now,
@@ -124,7 +124,7 @@ async fn since_begins_with_the_first_event_of_that_time() {
     for (n, expected) in [(-1, 0), (0, 0), (1, 2), (2, 3), (4, 3), (5, 3), (6, 5), (1_000, 5)] {
         assert_eq!(cursor(&log, From::Since(time(n)), &all).await, expected, "{n}");
     }
-    in_time(log.trim(4)).await.unwrap();
+    in_time(log.trim_through(4)).await.unwrap();
     for (n, expected) in [(-1, 4), (0, 4), (5, 4), (6, 5)] {
         assert_eq!(cursor(&log, From::Since(time(n)), &all).await, expected, "{n}");
     }
@@ -162,7 +162,7 @@ async fn last_counts_only_what_the_selection_wants_and_what_is_retained() {
         assert_eq!(cursor(&log, From::Last(count), &a).await, of_a, "{count}");
         assert_eq!(cursor(&log, From::Last(count), &all).await, of_all, "{count}");
     }
-    in_time(log.trim(3)).await.unwrap();
+    in_time(log.trim_through(3)).await.unwrap();
     for (count, of_a, of_all) in [(0, 7, 7), (1, 5, 6), (2, 3, 5), (9, 3, 3)] {
         assert_eq!(cursor(&log, From::Last(count), &a).await, of_a, "{count}");
         assert_eq!(cursor(&log, From::Last(count), &all).await, of_all, "{count}");

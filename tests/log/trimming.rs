@@ -1,8 +1,8 @@
 //! Trimming: what is deleted, what is kept, and who is told.
 
 use crate::fixture::{Place, append, close, content, in_time, open, options, reader, start, stored};
-use evertail::event::{Content, Seq};
-use evertail::log::{Bounds, Gap, Log, Retention, Step};
+use evertail::event::{Content, RetentionRules, Seq};
+use evertail::log::{Bounds, Gap, Log, Step};
 use futures_util::FutureExt;
 use sqlx::{Connection, SqliteConnection};
 
@@ -32,11 +32,11 @@ async fn trimming_deletes_a_prefix_and_keeps_the_totals_true() {
     let mut other = place.other_process().await;
     append_each(&log, ["a", "b", "a", "b", "a"].map(|name| content(name, None, "12345"))).await;
     append_each(&log, [Content::new(crate::fixture::stream("c"))]).await;
-    assert_eq!(in_time(log.trim(3)).await.unwrap(), Bounds { first_seq: 4, last_seq: 6 });
+    assert_eq!(in_time(log.trim_through(3)).await.unwrap(), Bounds { first_seq: 4, last_seq: 6 });
     assert_eq!(stored(&mut other).await.iter().map(|row| row.seq).collect::<Vec<_>>(), [4, 5, 6]);
     let row = |name: &str, first, last, events, bytes| (name.to_owned(), first, last, events, bytes);
     assert_eq!(streams(&mut other).await, [row("a", 5, 5, 1, 5), row("b", 4, 4, 1, 5), row("c", 6, 6, 1, 0)]);
-    assert_eq!(in_time(log.trim(5)).await.unwrap(), Bounds { first_seq: 6, last_seq: 6 });
+    assert_eq!(in_time(log.trim_through(5)).await.unwrap(), Bounds { first_seq: 6, last_seq: 6 });
     assert_eq!(streams(&mut other).await, [row("a", 6, 5, 0, 0), row("b", 5, 4, 0, 0), row("c", 6, 6, 1, 0)]);
     append_each(&log, [content("b", None, "1"), content("b", None, "1")]).await;
     assert_eq!(streams(&mut other).await, [row("a", 6, 5, 0, 0), row("b", 7, 8, 2, 2), row("c", 6, 6, 1, 0)]);
@@ -47,13 +47,13 @@ async fn trimming_deletes_a_prefix_and_keeps_the_totals_true() {
 async fn trimming_what_is_trimmed_or_beyond_the_log_does_what_there_is_to_do() {
     let place = Place::new();
     let (log, task) = place.open().await;
-    assert_eq!(in_time(log.trim(Seq::MAX)).await.unwrap(), Bounds { first_seq: 1, last_seq: 0 });
+    assert_eq!(in_time(log.trim_through(Seq::MAX)).await.unwrap(), Bounds { first_seq: 1, last_seq: 0 });
     append_count(&log, 3).await;
-    assert_eq!(in_time(log.trim(0)).await.unwrap(), Bounds { first_seq: 1, last_seq: 3 });
-    assert_eq!(in_time(log.trim(2)).await.unwrap(), Bounds { first_seq: 3, last_seq: 3 });
-    assert_eq!(in_time(log.trim(1)).await.unwrap(), Bounds { first_seq: 3, last_seq: 3 });
-    assert_eq!(in_time(log.trim(Seq::MAX)).await.unwrap(), Bounds { first_seq: 4, last_seq: 3 });
-    assert_eq!(in_time(log.trim(3)).await.unwrap(), Bounds { first_seq: 4, last_seq: 3 });
+    assert_eq!(in_time(log.trim_through(0)).await.unwrap(), Bounds { first_seq: 1, last_seq: 3 });
+    assert_eq!(in_time(log.trim_through(2)).await.unwrap(), Bounds { first_seq: 3, last_seq: 3 });
+    assert_eq!(in_time(log.trim_through(1)).await.unwrap(), Bounds { first_seq: 3, last_seq: 3 });
+    assert_eq!(in_time(log.trim_through(Seq::MAX)).await.unwrap(), Bounds { first_seq: 4, last_seq: 3 });
+    assert_eq!(in_time(log.trim_through(3)).await.unwrap(), Bounds { first_seq: 4, last_seq: 3 });
     close(log, task).await;
 }
 
@@ -62,15 +62,15 @@ async fn seq_is_never_reused_after_everything_was_trimmed() {
     let place = Place::new();
     let (log, task) = place.open().await;
     append_count(&log, 3).await;
-    in_time(log.trim(3)).await.unwrap();
+    in_time(log.trim_through(3)).await.unwrap();
     assert_eq!(append(&log, [content("a", None, "4")]).await.unwrap()[0].seq, 4);
-    in_time(log.trim(4)).await.unwrap();
+    in_time(log.trim_through(4)).await.unwrap();
     close(log, task).await;
     let mut other = place.other_process().await;
     sqlx::query("INSERT INTO events (stream) VALUES ('a')").execute(&mut other).await.unwrap();
     let (log, task) = place.open().await;
     assert_eq!(log.bounds(), Bounds { first_seq: 5, last_seq: 5 });
-    in_time(log.trim(5)).await.unwrap();
+    in_time(log.trim_through(5)).await.unwrap();
     close(log, task).await;
     let (log, task) = place.open().await;
     assert_eq!(append(&log, [content("a", None, "6")]).await.unwrap()[0].seq, 6);
@@ -86,7 +86,7 @@ async fn reader_is_told_exactly_the_gap_that_it_had_not_read() {
         let (log, task) = open(settings).await;
         append_count(&log, 10).await;
         let mut readers: Vec<_> = (0..=10).map(|cursor| reader(&log, cursor)).collect();
-        in_time(log.trim(6)).await.unwrap();
+        in_time(log.trim_through(6)).await.unwrap();
         for (cursor, reader) in (0..).zip(&mut readers) {
             if cursor < 6 {
                 assert_eq!(reader.next().await.unwrap(), Step::Gap(Gap { from: cursor + 1, to: 6 }));
@@ -110,7 +110,7 @@ async fn reader_that_waits_while_everything_is_trimmed_has_read_it_and_is_told_n
     append_count(&log, 3).await;
     let mut live = reader(&log, 3);
     let mut behind = reader(&log, 2);
-    in_time(log.trim(3)).await.unwrap();
+    in_time(log.trim_through(3)).await.unwrap();
     assert_eq!(live.next().await.unwrap(), Step::CaughtUp);
     in_time(behind.wait()).await;
     assert_eq!(behind.next().await.unwrap(), Step::Gap(Gap { from: 3, to: 3 }));
@@ -148,7 +148,7 @@ async fn events_trimmed_while_a_reader_catches_up_are_told_as_a_gap() {
         .expect("one of them has the turn");
     let mut waits = start(second.next());
     let mut waits_too = start(filtered.next());
-    in_time(log.trim(6)).await.unwrap();
+    in_time(log.trim_through(6)).await.unwrap();
     drop(has_the_turn);
     assert_eq!(in_time(&mut waits).await.unwrap(), Step::Gap(Gap { from: 3, to: 6 }));
     assert_eq!(in_time(&mut waits_too).await.unwrap(), Step::Gap(Gap { from: 3, to: 6 }));
@@ -165,7 +165,7 @@ async fn trimmed_event_is_gone_and_a_retained_one_is_not() {
     let place = Place::new();
     let (log, task) = place.open().await;
     append_count(&log, 3).await;
-    in_time(log.trim(2)).await.unwrap();
+    in_time(log.trim_through(2)).await.unwrap();
     for seq in [0, 1, 2, 4, Seq::MAX] {
         assert_eq!(log.event(seq).await.unwrap(), None, "{seq}");
     }
@@ -178,7 +178,7 @@ async fn trim_whose_future_is_dropped_happens_all_the_same() {
     let place = Place::new();
     let (log, task) = place.open().await;
     append_count(&log, 3).await;
-    drop(start(log.trim(2)));
+    drop(start(log.trim_through(2)));
     in_time(reader(&log, 1).wait()).await;
     append_count(&log, 1).await;
     assert_eq!(log.bounds(), Bounds { first_seq: 3, last_seq: 4 });
@@ -204,7 +204,7 @@ async fn long_trim_goes_in_steps_with_appends_in_between_and_totals_are_true_aft
         append(&log, contents(start..start + 1_000)).await.unwrap();
     }
     let mut watcher = reader(&log, 0);
-    let mut trim = start(log.trim(12_500));
+    let mut trim = start(log.trim_through(12_500));
     let mut seen = vec![0];
     for seq in 13_001..13_006 {
         assert_eq!(append(&log, contents(seq..seq + 1)).await.unwrap()[0].seq, seq);
@@ -259,7 +259,7 @@ async fn retention_keeps_the_newest_events_and_little_more() {
     const KEPT: u64 = 100;
     let place = Place::new();
     let mut settings = place.settings();
-    settings.retention.events = Some(KEPT);
+    settings.retention.log.events = Some(KEPT);
     let (log, task) = open(settings.clone()).await;
     let mut other = place.other_process().await;
     for round in 1..=30 {
@@ -275,7 +275,7 @@ async fn retention_keeps_the_newest_events_and_little_more() {
     assert!(log.bounds().first_seq > 1_024);
     close(log, task).await;
 
-    settings.retention = Retention::default();
+    settings.retention = RetentionRules::default();
     let (log, task) = open(settings).await;
     append_count(&log, 2_000).await;
     assert!(log.bounds().last_seq + 1 - log.bounds().first_seq > 2_000, "nothing more is trimmed");
@@ -286,7 +286,7 @@ async fn retention_keeps_the_newest_events_and_little_more() {
 async fn retention_by_bytes_keeps_the_newest_and_no_more_than_that() {
     let place = Place::new();
     let mut settings = place.settings();
-    settings.retention.bytes = Some(10_000);
+    settings.retention.log.bytes = Some(10_000);
     let mut other = None;
     // What was there before the start counts too.
     for round in 0..2 {
@@ -343,7 +343,7 @@ async fn retention_by_age_trims_what_is_old_and_keeps_what_is_not() {
     .await
     .unwrap();
     let mut settings = place.settings();
-    settings.retention.age = Some(std::time::Duration::from_secs(100 * 3_600 + 1_800));
+    settings.retention.log.age = Some(std::time::Duration::from_secs(100 * 3_600 + 1_800));
     let (log, task) = open(settings).await;
     // Events 101 hours old and older are n = 0 to 2899, seq 2 to 2901.
     in_time(async {

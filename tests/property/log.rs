@@ -311,7 +311,7 @@ impl Run {
 
     async fn trim(&mut self, through: Seq) {
         let shown_before = self.log.bounds().last_seq;
-        let bounds = in_time(self.log.trim(through)).await.expect("the trim is taken");
+        let bounds = in_time(self.log.trim_through(through)).await.expect("the trim is taken");
         let trimmed = bounds.first_seq - 1;
         // What another process has just inserted may or may not be shown yet.
         let possible = through.min(shown_before)..=through.min(self.model.last());

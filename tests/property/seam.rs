@@ -220,7 +220,7 @@ async fn trim(log: Log, (every, left): (Seq, Seq), record: Arc<Record>, end: wat
         let next = log.bounds().last_seq + every;
         shown(&log, next, &end).await;
         let last = log.bounds().last_seq;
-        let bounds = log.trim(last.saturating_sub(left)).await.expect("the trim is taken");
+        let bounds = log.trim_through(last.saturating_sub(left)).await.expect("the trim is taken");
         record.trimmed.lock().expect("no test panicked").insert(bounds.first_seq - 1);
         if last < next {
             return;
