@@ -175,17 +175,17 @@ impl Writer {
         if let Some(command) = self.carried.take() {
             return Ok(Some(command));
         }
-        while self.has_trims() || self.has_space_to_give() {
-            match self.commands.try_recv() {
-                Ok(command) => return Ok(Some(command)),
-                Err(TryRecvError::Empty) => {
-                    self.keep_up().await?;
-                    self.pulse.beat(&self.shared.pulse);
-                }
-                Err(TryRecvError::Disconnected) => return Ok(None),
-            }
-        }
         loop {
+            while self.has_trims() || self.has_space_to_give() {
+                match self.commands.try_recv() {
+                    Ok(command) => return Ok(Some(command)),
+                    Err(TryRecvError::Empty) => {
+                        self.keep_up().await?;
+                        self.pulse.beat(&self.shared.pulse);
+                    }
+                    Err(TryRecvError::Disconnected) => return Ok(None),
+                }
+            }
             tokio::select! {
                 biased;
                 command = self.commands.recv() => return Ok(command),

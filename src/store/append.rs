@@ -252,6 +252,11 @@ impl Appender {
         self.pages_since_checkpoint += 3 + bytes as u64 / self.page_bytes + ids as u64;
     }
 
+    /// Makes the next checkpoint due.
+    pub(super) fn hasten_checkpoint(&mut self) {
+        self.pages_since_checkpoint = CHECKPOINT_PAGES;
+    }
+
     /// Moves the WAL into the file when enough has gathered.
     ///
     /// Ours and not SQLite's own, which runs inside COMMIT, before the ack, and hides its I/O errors: a failed fsync of

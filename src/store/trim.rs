@@ -185,23 +185,26 @@ const NEXT_OF_STREAM: &str = "coalesce(
          ORDER BY seq LIMIT 1),
         last_seq + 1)";
 
-/// `?1` the last seq that goes, `?2` the end of its block, `?3` the stream, `?4` all seqs that go, `?5` and `?6` how many
-/// and how much. The index loses them too: of the last block by place, of those before it whole.
+/// The index loses them too: of the last block by place, of those before it whole.
+///
+/// `?1` is the stream, `?2` the seqs that go. The numbers stand in the text: a statement of several may not leave out a
+/// parameter before one that it has, or sqlx binds NULL.
 const STEP_OF_STREAM: &str = "
     UPDATE streams SET
-        trimmed_seq = ?1, events = events - ?5, bytes = bytes - ?6,
-        first_seq = iif(events = ?5, last_seq + 1, coalesce(
-            (SELECT min(seq) FROM log WHERE seq > ?1 AND seq <= ?2 AND stream = ?3), 0))
-    WHERE name = ?3;
-    UPDATE streams SET first_seq = NEXT_OF_STREAM WHERE name = ?3 AND first_seq = 0;
-    DELETE FROM log WHERE seq IN (SELECT value FROM json_each(?4));
-    DELETE FROM blocks WHERE stream = ?3 AND block IN (SELECT DISTINCT (value - 1) / 4096 FROM json_each(?4))
-        AND NOT EXISTS (SELECT 1 FROM json_each('[' || seqs || ']') WHERE block * 4096 + value > ?1);
+        trimmed_seq = LAST, events = events - EVENTS, bytes = bytes - BYTES,
+        first_seq = iif(events = EVENTS, last_seq + 1, coalesce(
+            (SELECT min(seq) FROM log WHERE seq > LAST AND seq <= BLOCK_END AND stream = ?1), 0))
+    WHERE name = ?1;
+    UPDATE streams SET first_seq = NEXT_OF_STREAM WHERE name = ?1 AND first_seq = 0;
+    DELETE FROM log WHERE seq IN (SELECT value FROM json_each(?2)) AND stream = ?1;
+    DELETE FROM blocks WHERE stream = ?1 AND block IN (SELECT DISTINCT (value - 1) / 4096 FROM json_each(?2))
+        AND NOT EXISTS (SELECT 1 FROM json_each('[' || seqs || ']') WHERE block * 4096 + value > LAST);
     UPDATE blocks SET seqs = kept.seqs, events = kept.events
-    FROM (SELECT type, group_concat(value) AS seqs, count(*) AS events
-          FROM blocks, json_each('[' || seqs || ']')
-          WHERE block = (?1 - 1) / 4096 AND stream = ?3 AND block * 4096 + value > ?1 GROUP BY type) AS kept
-    WHERE blocks.block = (?1 - 1) / 4096 AND blocks.stream = ?3 AND blocks.type = kept.type;
+    FROM (SELECT blocks.type, group_concat(place.value) AS seqs, count(*) AS events
+          FROM blocks, json_each('[' || seqs || ']') AS place
+          WHERE block = (LAST - 1) / 4096 AND stream = ?1 AND block * 4096 + place.value > LAST
+          GROUP BY blocks.type) AS kept
+    WHERE blocks.block = (LAST - 1) / 4096 AND blocks.stream = ?1 AND blocks.type = kept.type;
     UPDATE meta SET
         stream_trims = stream_trims + 1,
         trimmed_seq = max(trimmed_seq, (SELECT seq - 1 FROM log ORDER BY seq LIMIT 1));
@@ -279,10 +282,15 @@ impl Appender {
                 self.run(sqlx::query(AssertSqlSafe(sql)).bind(taken.last).bind(block_end)).await?;
             }
             Some(stream) => {
-                let sql = STEP_OF_STREAM.replace("NEXT_OF_STREAM", NEXT_OF_STREAM);
-                let query = sqlx::query(AssertSqlSafe(sql)).bind(taken.last).bind(block_end);
-                let query = query.bind(stream.shared()).bind(taken.seqs).bind(taken.events).bind(taken.bytes);
-                self.run(query).await?;
+                let sql = STEP_OF_STREAM
+                    .replace("NEXT_OF_STREAM", &NEXT_OF_STREAM.replace("?2", "BLOCK_END"))
+                    .replace("BLOCK_END", &block_end.to_string())
+                    .replace("LAST", &taken.last.to_string())
+                    .replace("EVENTS", &taken.events.to_string())
+                    .replace("BYTES", &taken.bytes.to_string());
+                let query = sqlx::query(AssertSqlSafe(sql)).bind(stream.shared()).bind(taken.seqs);
+                // One of many texts: kept, each would push a statement of the appends out of the cache.
+                self.run(query.persistent(false)).await?;
                 if last > self.indexed().seq() {
                     self.notes().forget();
                 }
@@ -302,7 +310,7 @@ impl Appender {
     async fn take_of_log(&mut self, excess: Excess) -> Result<(Option<Taken>, bool), StoreError> {
         let row = sqlx::query(
             "SELECT (SELECT min(seq) FROM log),
-                    (SELECT min(first_seq) FROM streams JOIN holds ON stream = name WHERE events > 0)",
+                    (SELECT min(first_seq) FROM streams JOIN holds ON holds.stream = streams.name WHERE events > 0)",
         )
         .fetch_one(self.connection())
         .await?;
@@ -326,7 +334,7 @@ impl Appender {
         excess: Excess,
     ) -> Result<(Option<Taken>, bool), StoreError> {
         let row = sqlx::query(
-            "SELECT first_seq, EXISTS (SELECT 1 FROM holds WHERE stream = name), (SELECT max(seq) FROM log)
+            "SELECT first_seq, EXISTS (SELECT 1 FROM holds WHERE holds.stream = streams.name), (SELECT max(seq) FROM log)
              FROM streams WHERE name = ? AND events > 0",
         )
         .bind(stream.shared())

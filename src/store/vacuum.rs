@@ -16,18 +16,27 @@ const FREE_PAGES_KEPT: i64 = 512;
 const FREE_SHARE_KEPT: i64 = 8;
 
 impl Appender {
-    /// How many pages can be given back.
-    pub async fn spare_pages(&mut self) -> Result<u64, StoreError> {
+    /// Gives a step of pages back, if there are more free ones than are kept. False when nothing is left to give; the file
+    /// itself has then shrunk, or does with the next checkpoint.
+    ///
+    /// *Errors*: as [`Appender::append`]. *Cancel safety*: none.
+    pub async fn give_back_step(&mut self) -> Result<bool, CommitError> {
+        if self.spare_pages().await.map_err(CommitError::Failed)? == 0 {
+            return Ok(false);
+        }
+        self.run(sqlx::query(AssertSqlSafe(format!("PRAGMA incremental_vacuum({STEP_PAGES})")))).await?;
+        let is_more = self.spare_pages().await.map_err(CommitError::Failed)? > 0;
+        if !is_more {
+            self.hasten_checkpoint();
+        }
+        Ok(is_more)
+    }
+
+    /// How many pages may be given back.
+    async fn spare_pages(&mut self) -> Result<u64, StoreError> {
         let free: i64 = sqlx::query_scalar("PRAGMA freelist_count").fetch_one(self.connection()).await?;
         let all: i64 = sqlx::query_scalar("PRAGMA page_count").fetch_one(self.connection()).await?;
         let kept = FREE_PAGES_KEPT.max(all / FREE_SHARE_KEPT);
         Ok(u64::try_from(free - kept).unwrap_or(0))
-    }
-
-    /// Gives a step of pages back.
-    ///
-    /// *Errors*: as [`Appender::append`]. *Cancel safety*: none.
-    pub async fn give_back_step(&mut self) -> Result<(), CommitError> {
-        self.run(sqlx::query(AssertSqlSafe(format!("PRAGMA incremental_vacuum({STEP_PAGES})")))).await
     }
 }

@@ -26,8 +26,8 @@ pub(super) struct Untold {
 #[derive(Debug, Default)]
 pub(super) struct Space {
     looked_at: Option<Instant>,
-    /// Pages that are still to be given back.
-    spare_pages: bool,
+    /// More is to be given back.
+    has_more: bool,
 }
 
 impl Writer {
@@ -191,26 +191,21 @@ impl Writer {
     /// Gives pages back that the events to come do not need, a step at a time.
     async fn give_back_space(&mut self) -> Result<(), Failure> {
         let now = Instant::now();
-        if !self.space.spare_pages && self.space.looked_at.is_some_and(|at| now < at + SPACE_LOOK) {
+        if !self.space.has_more && self.space.looked_at.is_some_and(|at| now < at + SPACE_LOOK) {
             return Ok(());
         }
         self.space.looked_at = Some(now);
-        let during = |error| ("giving space back", error);
-        let spare = self.appender.spare_pages().await.map_err(|error| during(error.into()))?;
-        self.space.spare_pages = spare > 0;
-        if spare > 0 {
-            match self.appender.give_back_step().await {
-                Ok(()) => {}
-                Err(CommitError::Full | CommitError::Busy) => self.space.spare_pages = false,
-                Err(error) => return Err(during(error)),
-            }
+        match self.appender.give_back_step().await {
+            Ok(is_more) => self.space.has_more = is_more,
+            Err(CommitError::Full | CommitError::Busy) => self.space.has_more = false,
+            Err(error) => return Err(("giving space back", error)),
         }
         Ok(())
     }
 
     /// Whether space is to be given back at once.
     pub(super) fn has_space_to_give(&self) -> bool {
-        self.space.spare_pages
+        self.space.has_more
     }
 }
 
