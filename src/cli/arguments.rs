@@ -84,6 +84,7 @@ pub fn command() -> Command {
                 .arg(Arg::new("file").required(true).value_name("FILE").help("The file; - reads stdin"))
                 .arg(text("format", "FORMAT", "What the file is, and nothing else: ndjson, cloudevents (an array) or cloudevents-lines [default: recognised]")
                     .value_parser(["ndjson", "cloudevents", "cloudevents-lines"]))
+                .arg(text("stream", "STREAM", "The stream of CloudEvents that name none; any other is refused"))
                 .arg(text("on-error", "WHAT", "What to do with an event that is refused").value_parser(["stop", "skip"]).default_value("stop"))
                 .arg(text("from-line", "N", "Begin with this line, or element of an array").visible_alias("from-element").value_parser(value_parser!(u64).range(1..)))
                 .arg(url()),

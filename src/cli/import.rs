@@ -84,18 +84,22 @@ struct Item {
 }
 
 impl Item {
-    fn parse(text: String, number: u64, told: Option<Kind>) -> Result<Self, String> {
+    /// Reads one, of the kind and for the stream that were told, if they were.
+    fn parse(text: String, number: u64, kind: Option<Kind>, stream: Option<&String>) -> Result<Self, String> {
         if !text.trim_start().starts_with('{') {
             return Err("it is no event, which is a JSON object".into());
         }
         let sign: Sign = serde_json::from_str(&text).map_err(|error| error.to_string())?;
         let found = if sign.specversion.is_some() { Kind::CloudEvent } else { Kind::Event };
-        let kind = told.unwrap_or(found);
+        let kind = kind.unwrap_or(found);
         if kind == Kind::CloudEvent {
             // The server knows what a CloudEvent is, and gets it as it came. Each has an id, or is refused.
             return Ok(Self { number, event: text.into_bytes(), kind, has_id: true });
         }
         let event: Imported<'_> = serde_json::from_str(&text).map_err(|error| error.to_string())?;
+        if stream.is_some_and(|stream| *stream != event.stream) {
+            return Err(format!("its stream is {}; leave --stream out", event.stream));
+        }
         let has_id = event.id.is_some();
         let event = serde_json::to_vec(&event).map_err(|error| error.to_string())?;
         Ok(Self { number, event, kind, has_id })
@@ -115,6 +119,7 @@ pub(super) async fn run(matches: &ArgMatches) -> Result<Exit, Failure> {
         .map_err(|error| Failure::failed(format!("{file} cannot be read: {error}; name an export")))?;
     let mut import = Import {
         client: Client::new(&arguments::server_url(matches)?),
+        stream: matches.get_one("stream").cloned(),
         item: items.container().item(),
         is_stopped_by_errors: matches.get_one::<String>("on-error").is_none_or(|what| what == "stop"),
         appended: 0,
@@ -129,7 +134,7 @@ pub(super) async fn run(matches: &ArgMatches) -> Result<Exit, Failure> {
         let number = items.number();
         let item = match next {
             Ok(Some(_)) if number < from => continue,
-            Ok(Some(text)) => Ok(Item::parse(text, number, kind)),
+            Ok(Some(text)) => Ok(Item::parse(text, number, kind, import.stream.as_ref())),
             Ok(None) => Err(None),
             Err(error) => Err(Some(error)),
         };
@@ -186,6 +191,8 @@ fn open(name: &str) -> Result<(Box<dyn BufRead>, ProgressBar), Failure> {
 
 struct Import {
     client: Client,
+    /// Of the CloudEvents that name none.
+    stream: Option<String>,
     /// What an item of the file is called.
     item: &'static str,
     is_stopped_by_errors: bool,
@@ -213,7 +220,9 @@ impl Import {
             match index.filter(|index: &usize| *index < together) {
                 None if *status == TOO_LARGE && together > 1 => together /= 2,
                 None | Some(0) => {
-                    self.refuse(items.remove(0).number, detail)?;
+                    // Its place in the request means nothing to whoever reads this.
+                    let why = detail.strip_prefix("/0").unwrap_or(detail);
+                    self.refuse(items.remove(0).number, why.trim_start())?;
                     together = items.len();
                 }
                 Some(index) => together = index,
@@ -238,8 +247,12 @@ impl Import {
         let Some(Item { kind, .. }) = items.first() else { return Ok(()) };
         let is_repeatable = items.iter().all(|item| item.has_id);
         let body = kind.body(items);
+        let stream = match kind {
+            Kind::Event => "events",
+            Kind::CloudEvent => self.stream.as_deref().unwrap_or("events"),
+        };
         let receipts =
-            append::attempt(&self.client, "events", kind.content_type(), body, is_repeatable).await?;
+            append::attempt(&self.client, stream, kind.content_type(), body, is_repeatable).await?;
         let repeated = receipts.iter().filter(|receipt| receipt.duplicate).count() as u64;
         self.repeated += repeated;
         self.appended += receipts.len() as u64 - repeated;

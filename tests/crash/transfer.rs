@@ -294,7 +294,7 @@ async fn a_refused_element_is_named_and_the_import_stops_or_goes_on_as_told() {
     let stopped = run(&place, &server.base, &["import", "bad.json"], "").await;
     let told = String::from_utf8_lossy(&stopped.stderr).into_owned();
     assert_eq!(stopped.status.code(), Some(1));
-    assert!(told.contains("element 34 is refused: ") && told.contains("traceparent"), "{told}");
+    assert!(told.contains("element 34 is refused: /traceparent is "), "{told}");
     assert!(told.contains("--from-element 34"), "{told}");
     assert_eq!(said(&place).await.len(), 33, "all before it is stored, nothing behind it");
     for (file, item, appended) in [("bad.json", "element", 862), ("bad.ndjson", "line", 0)] {
@@ -321,21 +321,49 @@ async fn a_refused_element_is_named_and_the_import_stops_or_goes_on_as_told() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn cloud_events_of_anyone_are_imported_into_the_stream_that_is_told() {
+    let place = Place::new();
+    let server = server(&place).await;
+    let events = [
+        r#"{"specversion":"1.0","id":"1","source":"/s","type":"t","data":{"n":1.50}}"#,
+        r#"{"specversion":"1.0","id":"2","source":"/s","type":"t","datacontenttype":"text/plain","data":"hi"}"#,
+        r#"{"specversion":"1.0","id":"3","source":"/s","type":"t","stream":"orders"}"#,
+        r#"{"specversion":"1.0","id":"4","source":"/s","type":"t","stream":"other"}"#,
+        r#"{"stream":"orders","data":5}"#,
+        r#"{"stream":"other","data":6}"#,
+    ];
+    let import = ["import", "-", "--on-error", "skip"];
+    let lines = events.join("\n");
+    let told = run(&place, &server.base, &[&import[..], &["--stream", "orders"]].concat(), &lines).await;
+    let told = String::from_utf8_lossy(&told.stderr).into_owned();
+    assert!(told.contains("imported 4 events; 0 were there already, 2 were refused"), "{told}");
+    assert!(told.contains("line 4 is refused: ") && told.contains("line 6 is refused: "), "{told}");
+    let said = said(&place).await;
+    assert!(said.iter().all(|event| event.0 == "orders"));
+    let data: Vec<Option<&str>> = said.iter().map(|event| event.6.as_deref()).collect();
+    assert_eq!(data, [Some(r#"{"n":1.50}"#), Some(r#""hi""#), None, Some("5")]);
+    let told = run(&place, &server.base, &["import", "-"], events[0]).await;
+    let told = String::from_utf8_lossy(&told.stderr).into_owned();
+    assert!(told.contains("line 1 is refused: ") && told.contains("stream"), "{told}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_is_before_an_item_that_cannot_be_read_is_stored() {
     let place = Place::new();
     let server = server(&place).await;
-    let files: [(&str, &[u8], &[u8], &[u8], &str); 4] = [
-        ("torn.json", b"[", b",", b",{\"spec", "element 3 cannot be read: the file ends before"),
-        ("open.json", b"[", b",", b",", "element 3 cannot be read: the file ends before"),
-        ("wrong.json", b"[", b",", b",7]", "element 3 cannot be read: an event is a JSON object"),
-        ("bytes.ndjson", b"", b"\n", b"\n\xff\n", "line 3 cannot be read: "),
+    let files = [
+        ("torn.json", "[", ",", &b",{\"spec"[..], "element 3 cannot be read: the file ends before"),
+        ("open.json", "[", ",", b",", "element 3 cannot be read: the file ends before"),
+        ("wrong.json", "[", ",", b",7]", "element 3 cannot be read: an event is a JSON object"),
+        ("bytes.ndjson", "", "\n", b"\n\xff\n", "line 3 cannot be read: "),
     ];
     for (index, (name, beginning, between, end, why)) in files.into_iter().enumerate() {
         let event = |id| {
             let id = format!("{index}-{id}");
             format!(r#"{{"specversion":"1.0","id":"{id}","source":"/s","type":"t","stream":"a"}}"#)
         };
-        let bytes = [beginning, event(1).as_bytes(), between, event(2).as_bytes(), end].concat();
+        let mut bytes = [beginning, &event(1), between, &event(2)].concat().into_bytes();
+        bytes.extend_from_slice(end);
         std::fs::write(place.folder().join(name), bytes).unwrap();
         let stopped = run(&place, &server.base, &["import", name, "--on-error", "skip"], "").await;
         let told = String::from_utf8_lossy(&stopped.stderr).into_owned();
