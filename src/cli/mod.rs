@@ -7,6 +7,7 @@ mod arguments;
 mod bench;
 mod export;
 mod import;
+mod items;
 mod output;
 mod progress;
 mod serve;

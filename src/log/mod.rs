@@ -249,6 +249,7 @@ impl Log {
 
     /// Where a reader that comes with this cursor begins.
     ///
+    /// Takes a search of the index at most, but for [`From::Last`] with a filter: see [`Log::before_last`].
     /// *Errors*: the table could not be searched. *Cancel safety*: safe.
     pub async fn resume(
         &self,
@@ -261,7 +262,9 @@ impl Log {
 
     /// The cursor from which the newest `count` wanted events up to `through` follow, or all that are retained.
     ///
-    /// With a filter each event is looked at, backward from `through`, until so many are found.
+    /// With a filter each event is looked at, backward from `through`, until so many are found: where few pass, that is the
+    /// whole log. There is no bound beyond which wanted events would be left out, so nobody should be kept waiting for the
+    /// first byte of an answer meanwhile.
     /// *Errors*: the table could not be searched. *Cancel safety*: safe.
     pub async fn before_last(
         &self,

@@ -5,6 +5,7 @@ use crate::raw::Connection;
 use crate::server::{Reply, Server};
 use crate::stream::{Stream, blocks};
 use evertail::client::TailItem;
+use evertail::http::Closing;
 use serde_json::json;
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -435,6 +436,72 @@ async fn last_begins_so_many_wanted_events_before_the_end() {
         let mut stream = server.stream("/api/v1/a?last=5").await;
         assert_eq!(stream.cursor().await, 8);
         assert_eq!(stream.seqs(2).await, [9, 10]);
+    }
+}
+
+#[tokio::test]
+async fn last_with_a_filter_finds_its_events_however_far_back_they_are() {
+    for window in WINDOWS {
+        let server = log_of_ten(window).await;
+        for (query, expected) in [
+            ("last=1&data=3", vec![4]),
+            ("last=2&data%3C=4", vec![4, 5]),
+            ("last=5&data%3C=1", vec![1, 2]),
+            ("last=5&data=none", vec![]),
+        ] {
+            for route in ROUTES {
+                let last_seq = server.log.bounds().last_seq;
+                let mut stream = server.stream(&format!("{route}?{query}")).await;
+                stream.keep_alive().await;
+                let (data, id) = stream.control("evertail.cursor").await;
+                assert_eq!(data, json!({"first_seq": 1, "last_seq": last_seq, "log": server.log.id()}));
+                assert!(id.parse::<u64>().unwrap() < expected.first().copied().unwrap_or(1), "{query}: {id}");
+                assert_eq!(stream.seqs(expected.len()).await, expected, "{query}");
+            }
+        }
+        // What comes after the search belongs to the same stream.
+        let mut stream = server.stream("/api/v1/a?last=1&data=3").await;
+        stream.cursor().await;
+        server.append("a", r#"{"data":0}"#).await;
+        let next = server.append("a", r#"{"data":3}"#).await[0].seq;
+        assert_eq!(stream.seqs(2).await, [4, next]);
+        // Another log is read from its beginning, without a search.
+        let mut stream = server.stream("/api/v1/a?last=1&data=3&log=other").await;
+        assert_eq!(stream.control("evertail.reset").await.0["reason"], "replaced");
+        assert_eq!((stream.cursor().await, stream.seqs(2).await), (0, vec![4, next]));
+    }
+}
+
+#[tokio::test]
+async fn search_for_the_newest_that_pass_a_filter_keeps_no_answer_waiting() {
+    // Nobody may read the table: the search never ends.
+    let server = Server::start_with(|settings| {
+        settings.log.window_bytes_max = 0;
+        settings.log.catch_up_pages_max = 0;
+        settings.http.keep_alive = Duration::from_millis(50);
+    })
+    .await;
+    server.append("a", r#"{"data":1}"#).await;
+    let mut stream = server.stream("/api/v1/a?last=1&data=1").await;
+    for _ in 0..3 {
+        stream.keep_alive().await;
+    }
+    server.close(Closing::Drain);
+    assert_eq!(stream.control("evertail.notice").await, (json!({"reason": "drain"}), String::new()));
+    assert_eq!(stream.rest().await, []);
+    assert!(stream.blocks()[0].retry.is_some(), "it says when to come back");
+}
+
+#[tokio::test]
+async fn search_that_ends_at_an_end_hands_out_the_cursor_that_is_answered_204() {
+    let server = log_of_ten(1 << 20).await;
+    server.request("POST", "/api/v1/a/close").send().await.unwrap().error_for_status().unwrap();
+    for query in ["last=1&data=3", "last=1&data=none"] {
+        let mut stream = server.stream(&format!("/api/v1/a?{query}")).await;
+        let ids: Vec<String> = stream.rest().await.into_iter().map(|event| event.last_event_id).collect();
+        assert_eq!(ids.last().map(String::as_str), Some("11"), "{query}: {ids:?}");
+        let again = Reply::of(server.get(&format!("/api/v1/a?{query}")).header("last-event-id", "11")).await;
+        assert_eq!(again.status, 204);
     }
 }
 
