@@ -68,9 +68,12 @@ impl Log {
     /// and the log by an event of the stream `evertail`. Stops at a hold. Of a single stream the newest event of the
     /// whole log stays.
     ///
-    /// *Errors*: as [`Log::append`]. *Cancel safety*: dropping the future does not cancel the trim.
+    /// *Errors*: as [`Log::append`]. *Cancel safety*: dropping the future does not cancel a trim that has begun.
     pub async fn trim(&self, request: &TrimRequest) -> Result<TrimReport, AppendError> {
         let unavailable = |error: StoreError| {
+            if !self.is_open() {
+                return AppendError::Closed;
+            }
             tracing::error!(error = &error as &dyn std::error::Error, "what is to be trimmed cannot be read");
             AppendError::Unavailable
         };

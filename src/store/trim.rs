@@ -198,9 +198,10 @@ const STEP_OF_STREAM: &str = "
     DELETE FROM blocks WHERE stream = ?3 AND block IN (SELECT DISTINCT (value - 1) / 4096 FROM json_each(?4))
         AND NOT EXISTS (SELECT 1 FROM json_each('[' || seqs || ']') WHERE block * 4096 + value > ?1);
     UPDATE blocks SET seqs = kept.seqs, events = kept.events
-    FROM (SELECT type, group_concat(value) AS seqs, count(*) AS events
-          FROM blocks, json_each('[' || seqs || ']')
-          WHERE block = (?1 - 1) / 4096 AND stream = ?3 AND block * 4096 + value > ?1 GROUP BY type) AS kept
+    FROM (SELECT blocks.type, group_concat(place.value) AS seqs, count(*) AS events
+          FROM blocks, json_each('[' || seqs || ']') AS place
+          WHERE block = (?1 - 1) / 4096 AND stream = ?3 AND block * 4096 + place.value > ?1
+          GROUP BY blocks.type) AS kept
     WHERE blocks.block = (?1 - 1) / 4096 AND blocks.stream = ?3 AND blocks.type = kept.type;
     UPDATE meta SET
         stream_trims = stream_trims + 1,
@@ -302,7 +303,7 @@ impl Appender {
     async fn take_of_log(&mut self, excess: Excess) -> Result<(Option<Taken>, bool), StoreError> {
         let row = sqlx::query(
             "SELECT (SELECT min(seq) FROM log),
-                    (SELECT min(first_seq) FROM streams JOIN holds ON stream = name WHERE events > 0)",
+                    (SELECT min(first_seq) FROM streams JOIN holds ON holds.stream = streams.name WHERE events > 0)",
         )
         .fetch_one(self.connection())
         .await?;
@@ -326,7 +327,7 @@ impl Appender {
         excess: Excess,
     ) -> Result<(Option<Taken>, bool), StoreError> {
         let row = sqlx::query(
-            "SELECT first_seq, EXISTS (SELECT 1 FROM holds WHERE stream = name), (SELECT max(seq) FROM log)
+            "SELECT first_seq, EXISTS (SELECT 1 FROM holds WHERE holds.stream = streams.name), (SELECT max(seq) FROM log)
              FROM streams WHERE name = ? AND events > 0",
         )
         .bind(stream.shared())
