@@ -74,7 +74,8 @@ pub fn command() -> Command {
                 .about("Append the events of an export to a running server")
                 .after_help(
                     "Reads NDJSON as export writes it, compressed if the file ends in .zst. Events with an id that are there already \
-                     are not appended again. seq and created_at are given anew.\n\nExamples:\n  evertail import log.ndjson.zst\n  \
+                     are not appended again. seq and created_at are given anew, streams that had ended are closed again, and what the \
+                     other server told in its own stream, evertail, is left out.\n\nExamples:\n  evertail import log.ndjson.zst\n  \
                      evertail import events.ndjson --on-error skip\n  evertail import events.ndjson --from-line 1234",
                 )
                 .arg(Arg::new("file").required(true).value_name("FILE").help("The file; - reads stdin"))
@@ -82,6 +83,8 @@ pub fn command() -> Command {
                 .arg(text("from-line", "N", "Begin with this line").value_parser(value_parser!(u64).range(1..)))
                 .arg(url()),
         )
+        .subcommand(super::trim::command())
+        .subcommand(super::hold::command())
         .subcommand(super::bench::command())
 }
 

@@ -1,6 +1,6 @@
 //! `evertail export`: history to a file or to stdout, whole or told.
 
-use super::{Exit, Failure, arguments, output, progress};
+use super::{Exit, Failure, arguments, output, progress, tail};
 use crate::client::{Client, ClientError, History};
 use clap::ArgMatches;
 use serde::Deserialize;
@@ -77,6 +77,10 @@ pub(super) async fn run(matches: &ArgMatches) -> Result<Exit, Failure> {
         let asked = client.history(stream, &query, format.accept(!export.has_header)).await;
         let outcome = match asked {
             Ok(history) => {
+                let gaps = history
+                    .gaps()
+                    .map_err(|error| Failure::from_error(&error, "name an Evertail server with --url"))?;
+                gaps.iter().for_each(|gap| output::complain(&tail::gone(gap)));
                 export.take(history, &mut sink, |last| bar.set_position(last.saturating_sub(first))).await?
             }
             Err(error) => Err(error),

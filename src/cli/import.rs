@@ -2,7 +2,8 @@
 
 use super::{Exit, Failure, append, arguments, output, progress};
 use crate::client::{Client, ClientError};
-use crate::wire;
+use crate::event::StreamName;
+use crate::wire::{self, control};
 use clap::ArgMatches;
 use indicatif::ProgressBar;
 use serde::{Deserialize, Serialize};
@@ -20,8 +21,8 @@ const BATCH_BYTES_MAX: usize = 2 << 20;
 #[derive(Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 struct Imported<'a> {
-    #[serde(skip_serializing, default, rename = "seq")]
-    _seq: Option<u64>,
+    #[serde(skip_serializing, default)]
+    seq: Option<u64>,
     #[serde(borrow)]
     stream: Cow<'a, str>,
     #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
@@ -38,6 +39,28 @@ struct Imported<'a> {
     _created_at: Option<Cow<'a, str>>,
     #[serde(borrow, default, skip_serializing_if = "Option::is_none", deserialize_with = "wire::payload")]
     data: Option<&'a RawValue>,
+}
+
+/// What a line asks for.
+enum Asked {
+    /// An event to append.
+    Append(Line),
+    /// The end of a stream: an event that only the server writes, so the stream is closed as it was.
+    Close {
+        stream: String,
+        /// The body of the route that closes it.
+        body: Vec<u8>,
+    },
+    /// An event of the server's own stream: what it did to the log that was exported says nothing of this one.
+    LeaveOut,
+}
+
+/// The payload of the end of a stream.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct End<'a> {
+    #[serde(borrow)]
+    reason: Cow<'a, str>,
 }
 
 /// A line that is to be appended.
@@ -57,6 +80,7 @@ pub(super) async fn run(matches: &ArgMatches) -> Result<Exit, Failure> {
         repeated: 0,
         refused: 0,
     };
+    let mut left_out = 0;
     let from_line = matches.get_one::<u64>("from-line").copied().unwrap_or(1);
     let (mut number, mut text) = (0, String::new());
     let mut batch: Vec<Line> = Vec::new();
@@ -75,24 +99,30 @@ pub(super) async fn run(matches: &ArgMatches) -> Result<Exit, Failure> {
             continue;
         }
         let line = if read > 0 { Some(parse(&text, number)) } else { None };
-        let is_over = read == 0 || matches!(line, Some(Err(_)));
+        let is_over = read == 0 || matches!(line, Some(Err(_) | Ok(Asked::Close { .. })));
         if is_over || batch.len() >= BATCH_LINES_MAX || bytes + text.len() > BATCH_BYTES_MAX {
             import.append(std::mem::take(&mut batch)).await?;
             bytes = 0;
         }
         match line {
             None => break,
-            Some(Ok(line)) => {
+            Some(Ok(Asked::Append(line))) => {
                 bytes += line.event.len();
                 batch.push(line);
             }
+            Some(Ok(Asked::Close { stream, body })) => import.close(number, &stream, &body).await?,
+            Some(Ok(Asked::LeaveOut)) => left_out += 1,
             Some(Err(error)) => import.refuse(number, &error)?,
         }
     }
     bar.finish_and_clear();
     let Import { appended, repeated, refused, .. } = import;
+    let own = match left_out {
+        0 => String::new(),
+        count => format!(", {count} of the server's own stream were left out"),
+    };
     output::complain(&format!(
-        "imported {appended} events; {repeated} were there already, {refused} were refused"
+        "imported {appended} events; {repeated} were there already, {refused} were refused{own}"
     ));
     Ok(if refused == 0 { Exit::Ok } else { Exit::Failed })
 }
@@ -113,11 +143,23 @@ fn open(name: &str) -> Result<(Box<dyn BufRead>, ProgressBar), Failure> {
     Ok((Box::new(BufReader::with_capacity(1 << 16, bytes)), bar))
 }
 
-fn parse(text: &str, number: u64) -> Result<Line, String> {
+fn parse(text: &str, number: u64) -> Result<Asked, String> {
     let event: Imported<'_> = serde_json::from_str(text).map_err(|error| error.to_string())?;
+    if event.seq.is_some() && event.stream == StreamName::own().as_str() {
+        return Ok(Asked::LeaveOut);
+    }
+    if event.r#type.as_deref() == Some(control::CLOSED) {
+        if let Some(data) = event.data {
+            let end = serde_json::from_str::<End<'_>>(data.get());
+            end.map(|end| end.reason.len())
+                .map_err(|error| format!("the end of a stream has no such data: {error}"))?;
+        }
+        let body = event.data.map_or_else(Vec::new, |data| data.get().as_bytes().to_vec());
+        return Ok(Asked::Close { stream: event.stream.into_owned(), body });
+    }
     let has_id = event.id.is_some();
     let event = serde_json::to_vec(&event).map_err(|error| error.to_string())?;
-    Ok(Line { number, event, has_id })
+    Ok(Asked::Append(Line { number, event, has_id }))
 }
 
 struct Import {
@@ -157,6 +199,20 @@ impl Import {
                 self.refuse(line.number, detail)?;
             }
             lines = rest.collect();
+        }
+        Ok(())
+    }
+
+    /// Closes a stream. Closing it again is no error, so whatever broke, the line may be repeated.
+    async fn close(&mut self, number: u64, stream: &str, body: &[u8]) -> Result<(), Failure> {
+        let closed = append::again(true, async || self.client.close(stream, body.to_vec()).await).await;
+        match closed {
+            Ok(receipt) if receipt.duplicate => self.repeated += 1,
+            Ok(_) => self.appended += 1,
+            Err(ClientError::Refused { is_retryable: false, detail, .. }) => self.refuse(number, &detail)?,
+            Err(error) => {
+                return Err(Failure::from_error(&error, &format!("go on with --from-line {number}")));
+            }
         }
         Ok(())
     }

@@ -15,9 +15,11 @@
 //! | `stream`, `transfer` | an event stream; how it is sent on a socket of its own |
 //! | `page`, `csv` | JSON pages, NDJSON and CSV |
 //! | `streams` | which streams there are, and how much is in them |
+//! | `admin`, `members` | trims and holds; the small JSON objects that ask for them |
 //! | `problem` | RFC 9457 |
 
 mod accept;
+mod admin;
 mod append;
 mod body;
 mod close;
@@ -28,6 +30,7 @@ mod envelope;
 mod form;
 mod guard;
 mod listen;
+mod members;
 mod origin;
 mod page;
 mod problem;

@@ -1,21 +1,30 @@
 //! History: one JSON page, or everything up to now as NDJSON, as CSV or as an array of CloudEvents. All end at the
 //! `last_seq` of the moment they began.
+//!
+//! What is gone behind a cursor is told before anything else: as 410 where all of what was asked for is, in the header
+//! `Evertail-Gaps` where only single streams have lost events. Who comes without a cursor misses nothing that it ever
+//! had, and is told nothing.
 
 use super::query::{self, Payload, ReadQuery};
-use super::{App, Problem, ProblemCode, cloudevents, csv};
+use super::{App, Problem, ProblemCode, cloudevents, csv, streams};
 use crate::event::{Selection, Seq, StreamName};
 use crate::frames::Format;
-use crate::log::{From, ReadError, Reader, ReaderOptions, Reset, Step};
-use crate::wire::cloud;
+use crate::log::{From, Gap, ReadError, Reader, ReaderOptions, Reset, Step};
+use crate::wire::{GapData, cloud};
 use axum::body::Body;
-use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
-use futures_util::{StreamExt, TryStreamExt};
+use futures_util::{Stream, StreamExt, TryStreamExt};
 use std::collections::VecDeque;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::io;
 
+/// What single streams have lost of what was asked for: an array of [`GapData`].
+pub(super) const GAPS: HeaderName = HeaderName::from_static("evertail-gaps");
+/// Longest value of that header; beyond, its gaps say `*` for their streams. *Units*: bytes. Proxies refuse an answer whose
+/// head does not fit into 4 KiB.
+const GAPS_BYTES_MAX: usize = 2 << 10;
 /// Events of a page that does not say its limit.
 const LIMIT_DEFAULT: u64 = 100;
 /// Most events of a page.
@@ -49,10 +58,15 @@ pub(super) async fn json(
         }
         body.extend_from_slice(line);
     }
+    let gaps: Vec<GapData> = page.gaps.into_iter().map(gap_data).collect();
     let (first_seq, last_seq, cursor) = (app.log.bounds().first_seq, range.last_seq, page.cursor);
     body.extend_from_slice(
         format!("],\"first_seq\":{first_seq},\"last_seq\":{last_seq},\"cursor\":{cursor}").as_bytes(),
     );
+    if !gaps.is_empty() {
+        body.extend_from_slice(b",\"gaps\":");
+        serde_json::to_writer(&mut body, &gaps).expect("gaps always serialise");
+    }
     let path = stream.map_or("events", StreamName::as_str);
     let separator = if query.rest.is_empty() { "" } else { "&" };
     let mut links = Vec::new();
@@ -70,7 +84,29 @@ pub(super) async fn json(
     {
         response.headers_mut().insert(header::LINK, link);
     }
+    tell_gaps(&mut response, gaps);
     Ok(response)
+}
+
+fn gap_data(gap: Gap) -> GapData {
+    GapData { from: gap.from, to: gap.to, reason: "trimmed".into(), streams: gap.streams }
+}
+
+fn tell_gaps(response: &mut Response, mut gaps: Vec<GapData>) {
+    if gaps.is_empty() {
+        return;
+    }
+    let text = |gaps: &[GapData]| serde_json::to_string(gaps).expect("gaps always serialise");
+    let mut value = text(&gaps);
+    if value.len() > GAPS_BYTES_MAX {
+        // Any of them may be meant: one gap from the first seq to the last says it all.
+        let from = gaps.iter().map(|gap| gap.from).min().unwrap_or(0);
+        let to = gaps.iter().map(|gap| gap.to).max().unwrap_or(0);
+        gaps = vec![GapData { from, to, reason: "trimmed".into(), streams: vec!["*".into()] }];
+        value = text(&gaps);
+    }
+    let value = HeaderValue::try_from(value).expect("names of streams are ASCII");
+    response.headers_mut().insert(GAPS, value);
 }
 
 /// An answer with an `ETag`, or 304 without a body if the client has it.
@@ -98,11 +134,13 @@ struct Page {
     /// The parameters of the next page, if there is one.
     next: Option<String>,
     prev: Option<String>,
+    /// What single streams have lost of it.
+    gaps: Vec<Gap>,
 }
 
 async fn ascending(app: &App, query: &ReadQuery, range: &Range, limit: u64) -> Result<Page, Problem> {
-    let mut reader = app.log.reader(range.cursor, range.options(app, query));
-    let (mut lines, mut bytes, mut cursor) = (Vec::new(), 0, range.cursor);
+    let mut reader = range.reader(app, range.options(app, query));
+    let (mut lines, mut bytes, mut cursor, mut gaps) = (Vec::new(), 0, range.cursor, Vec::new());
     // A page is bounded in bytes too: whoever wants more follows `next`.
     while (lines.len() as u64) < limit && bytes < app.settings.page_bytes_max {
         match reader.next().await.map_err(read_failed)? {
@@ -116,7 +154,10 @@ async fn ascending(app: &App, query: &ReadQuery, range: &Range, limit: u64) -> R
                 cursor = gap.from - 1;
                 break;
             }
-            Step::Gap(gap) => return Err(Problem::gone(gap.to + 1)),
+            Step::Gap(gap) => {
+                gaps.extend(range.told(app, query, gap).await?);
+                cursor = reader.cursor();
+            }
             Step::CaughtUp | Step::End => break,
         }
     }
@@ -126,18 +167,20 @@ async fn ascending(app: &App, query: &ReadQuery, range: &Range, limit: u64) -> R
         cursor,
         next: (cursor < range.through).then(|| format!("after={cursor}{before}")),
         prev: (range.cursor >= range.first_seq).then(|| format!("last={limit}&before={}", range.cursor + 1)),
+        gaps,
     })
 }
 
 /// The newest events of the range, in order: a page on the way back.
 async fn newest(app: &App, query: &ReadQuery, range: &Range, limit: u64) -> Result<Page, Problem> {
-    let (lines, oldest) = gather(app, query, range, range.cursor).await?;
+    let Gathered { lines, oldest, gaps } = gather(app, query, range, range.cursor).await?;
     Ok(Page {
         lines: lines.into(),
         cursor: range.through,
         // Onward is everything, not only what was before this page's end.
         next: (range.through < range.last_seq).then(|| format!("after={}", range.through)),
         prev: (oldest > range.first_seq).then(|| format!("last={limit}&before={oldest}")),
+        gaps,
     })
 }
 
@@ -147,7 +190,7 @@ async fn descending(app: &App, query: &ReadQuery, range: &Range, limit: u64) -> 
     let newest = app.log.before_last(limit, selection, range.through).await;
     let floor = range.cursor.max(range.first_seq - 1);
     let start = newest.map_err(|error| Problem::read_failed(&error))?.max(floor);
-    let (mut lines, oldest) = gather(app, query, range, start).await?;
+    let Gathered { mut lines, oldest, gaps } = gather(app, query, range, start).await?;
     lines.make_contiguous().reverse();
     let bound = match query.from {
         Some(From::After(1..) | From::Since(_)) => format!("&after={}", range.cursor),
@@ -162,18 +205,23 @@ async fn descending(app: &App, query: &ReadQuery, range: &Range, limit: u64) -> 
         cursor: range.through,
         next: (oldest > floor + 1).then(|| format!("before={oldest}{bound}")),
         prev: prev.map(|before| format!("before={before}{bound}")),
+        gaps,
     })
 }
 
-/// The newest events after `start`, in order and within the bound, and the seq from which they are all there.
-async fn gather(
-    app: &App,
-    query: &ReadQuery,
-    range: &Range,
-    start: Seq,
-) -> Result<(VecDeque<Bytes>, Seq), Problem> {
+/// The newest events of a range, in order and within the bound of a page.
+struct Gathered {
+    lines: VecDeque<Bytes>,
+    /// From here on they are all there.
+    oldest: Seq,
+    /// But for these, which went while it was read.
+    gaps: Vec<Gap>,
+}
+
+async fn gather(app: &App, query: &ReadQuery, range: &Range, start: Seq) -> Result<Gathered, Problem> {
     let mut reader = app.log.reader(start, range.options(app, query));
-    let (mut lines, mut bytes, mut oldest) = (VecDeque::new(), 0, start + 1);
+    reader.begin_here();
+    let (mut lines, mut bytes, mut oldest, mut gaps) = (VecDeque::new(), 0, start + 1, Vec::new());
     loop {
         match reader.next().await.map_err(read_failed)? {
             Step::Page(page) => {
@@ -187,9 +235,13 @@ async fn gather(
                     oldest = lines.front().and_then(|line| seq_of(line)).unwrap_or(oldest);
                 }
             }
-            // Trimmed meanwhile: the links of the page before will tell.
-            Step::Gap(_) => {}
-            Step::CaughtUp | Step::End => return Ok((lines, oldest)),
+            Step::Gap(gap) if gap.streams.is_empty() => {
+                // Everything up to its end is gone meanwhile: the page begins behind it.
+                (lines, bytes, oldest) = (VecDeque::new(), 0, gap.to + 1);
+                gaps.clear();
+            }
+            Step::Gap(gap) => gaps.extend(Some(gap).filter(|_| !lines.is_empty())),
+            Step::CaughtUp | Step::End => return Ok(Gathered { lines, oldest, gaps }),
         }
     }
 }
@@ -199,11 +251,16 @@ async fn newer(app: &App, query: &ReadQuery, range: &Range, limit: u64) -> Resul
     let options =
         ReaderOptions { through: Some(range.last_seq), limit: Some(limit), ..range.options(app, query) };
     let mut reader = app.log.reader(range.through, options);
+    reader.begin_here();
     let mut last = None;
-    while let Step::Page(page) = reader.next().await.map_err(read_failed)? {
-        last = page.last_seq.or(last);
+    loop {
+        match reader.next().await.map_err(read_failed)? {
+            Step::Page(page) => last = page.last_seq.or(last),
+            // What is gone meanwhile is not in it.
+            Step::Gap(_) => {}
+            Step::CaughtUp | Step::End => return Ok(last.map(|last| last + 1)),
+        }
     }
-    Ok(last.map(|last| last + 1))
 }
 
 fn read_failed(error: ReadError) -> Problem {
@@ -227,10 +284,11 @@ fn seq_of(line: &[u8]) -> Option<Seq> {
 /// If it cannot be completed, or a part is trimmed under way, the connection breaks off rather than end as if it were
 /// whole.
 pub(super) async fn lines(app: &App, query: ReadQuery) -> Result<Response, Problem> {
-    let range = Range::open(app, &query).await?;
-    let reader = app.log.reader(range.cursor, range.options(app, &query));
+    let Opened { pages, gaps } = open(app, &query, None).await?;
     let headers = [(header::CONTENT_TYPE, "application/x-ndjson"), (header::CACHE_CONTROL, "no-cache")];
-    Ok((headers, Body::from_stream(pages(reader))).into_response())
+    let mut response = (headers, Body::from_stream(pages)).into_response();
+    tell_gaps(&mut response, gaps);
+    Ok(response)
 }
 
 /// The same as CSV.
@@ -241,25 +299,25 @@ pub(super) async fn csv(app: &App, query: ReadQuery, has_header: bool) -> Result
             "cannot be given for CSV; its columns are those of the table",
         ));
     }
-    let range = Range::open(app, &query).await?;
-    let reader = app.log.reader(range.cursor, range.options(app, &query));
-    let records = pages(reader).and_then(|lines| std::future::ready(csv::records(&lines)));
+    let Opened { pages, gaps } = open(app, &query, None).await?;
+    let records = pages.and_then(|lines| std::future::ready(csv::records(&lines)));
     let header = futures_util::stream::iter(has_header.then(|| Ok(csv::header())));
     let headers = [
         (header::CONTENT_TYPE, "text/csv; charset=utf-8"),
         (header::CACHE_CONTROL, "no-cache"),
         (header::CONTENT_DISPOSITION, "attachment; filename=\"events.csv\""),
     ];
-    Ok((headers, Body::from_stream(header.chain(records))).into_response())
+    let mut response = (headers, Body::from_stream(header.chain(records))).into_response();
+    tell_gaps(&mut response, gaps);
+    Ok(response)
 }
 
 /// The same as one array of CloudEvents.
 pub(super) async fn cloud_events(app: &App, query: ReadQuery) -> Result<Response, Problem> {
-    let range = Range::open(app, &query).await?;
-    let options = ReaderOptions { format: Format::CloudEventItems, ..range.options(app, &query) };
+    let Opened { pages, gaps } = open(app, &query, Some(Format::CloudEventItems)).await?;
     let mut is_first = true;
     // Every item has a comma behind it: the last one of a page is put before the next page.
-    let items = pages(app.log.reader(range.cursor, options)).map_ok(move |page| {
+    let items = pages.map_ok(move |page| {
         let items = page.slice(..page.len() - 1);
         match std::mem::take(&mut is_first) {
             true => items,
@@ -269,11 +327,43 @@ pub(super) async fn cloud_events(app: &App, query: ReadQuery) -> Result<Response
     let bracket = |bracket: &'static [u8]| futures_util::stream::iter([Ok(Bytes::from_static(bracket))]);
     let body = Body::from_stream(bracket(b"[").chain(items).chain(bracket(b"]")));
     let headers = [(header::CONTENT_TYPE, cloudevents::BATCH), (header::CACHE_CONTROL, "no-cache")];
-    Ok((headers, body).into_response())
+    let mut response = (headers, body).into_response();
+    tell_gaps(&mut response, gaps);
+    Ok(response)
+}
+
+/// History that is about to be sent.
+struct Opened<S> {
+    pages: S,
+    /// What single streams have lost of it, for its head.
+    gaps: Vec<GapData>,
+}
+
+/// Reads up to the first page, so that what is gone before it is told before it. Another `format` than that of the query
+/// may be named.
+async fn open(
+    app: &App,
+    query: &ReadQuery,
+    format: Option<Format>,
+) -> Result<Opened<impl Stream<Item = io::Result<Bytes>> + use<>>, Problem> {
+    let range = Range::open(app, query).await?;
+    let mut options = range.options(app, query);
+    options.format = format.unwrap_or(options.format);
+    let mut reader = range.reader(app, options);
+    let mut gaps = Vec::new();
+    let first = loop {
+        match reader.next().await.map_err(read_failed)? {
+            Step::Gap(gap) => gaps.extend(range.told(app, query, gap).await?.map(gap_data)),
+            Step::Page(page) => break page.bytes,
+            Step::CaughtUp | Step::End => break Bytes::new(),
+        }
+    };
+    let first = futures_util::stream::iter(Some(first).filter(|first| !first.is_empty()).map(Ok));
+    Ok(Opened { pages: first.chain(pages(reader)), gaps })
 }
 
 /// The bytes of a reader's pages to its end.
-fn pages(reader: Reader) -> impl futures_util::Stream<Item = io::Result<Bytes>> {
+fn pages(reader: Reader) -> impl Stream<Item = io::Result<Bytes>> {
     futures_util::stream::try_unfold(reader, |mut reader| async move {
         loop {
             match reader.next().await {
@@ -299,6 +389,8 @@ struct Range {
     /// Of the log, when the request came.
     first_seq: Seq,
     last_seq: Seq,
+    /// It was asked for without a cursor, or backward: what is gone by now is nothing that it misses.
+    is_anew: bool,
 }
 
 impl Range {
@@ -354,7 +446,36 @@ impl Range {
         if cursor + 1 < first_seq {
             return Err(Problem::gone(first_seq));
         }
-        Ok(Self { cursor, through, first_seq, last_seq: bounds.last_seq })
+        let is_anew = query.is_descending || !matches!(query.from, Some(From::After(1..)));
+        Ok(Self { cursor, through, first_seq, last_seq: bounds.last_seq, is_anew })
+    }
+
+    /// A reader in ascending order.
+    fn reader(&self, app: &App, options: ReaderOptions) -> Reader {
+        let mut reader = app.log.reader(self.cursor, options);
+        if self.is_anew {
+            reader.begin_here();
+        }
+        reader
+    }
+
+    /// A gap before the first event that is sent: what is to be told of it beside the events, if anything.
+    ///
+    /// *Errors*: 410, if nothing but the gap would answer the cursor.
+    async fn told(&self, app: &App, query: &ReadQuery, gap: Gap) -> Result<Option<Gap>, Problem> {
+        if self.is_anew {
+            return Ok(None);
+        }
+        if gap.streams.is_empty() {
+            return Err(Problem::gone(gap.to + 1));
+        }
+        let Some(stream) = query.selection.one_stream() else { return Ok(Some(gap)) };
+        let totals = app.log.stream(&StreamName::stored(stream.into())).await;
+        match totals {
+            Ok(Some(totals)) => Err(Problem::gone_of_stream(stream, totals.first_seq)),
+            Ok(None) => Err(Problem::gone(gap.to + 1)),
+            Err(error) => Err(streams::problem(error)),
+        }
     }
 
     fn options(&self, app: &App, query: &ReadQuery) -> ReaderOptions {

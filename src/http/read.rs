@@ -66,6 +66,8 @@ pub(super) async fn event(app: &App, request: &Parts, seq: &str) -> Result<Respo
             "an event is named by its seq, a whole number from 1",
         ));
     };
+    // Before the look: an event that comes meanwhile is not one that went.
+    let last_seq = app.log.bounds().last_seq;
     match app.log.event(seq).await {
         Ok(Some(event)) if wants_cloud_event(&request.headers) => {
             let mut json = Vec::with_capacity(event.content.size_bytes() + 400);
@@ -80,6 +82,13 @@ pub(super) async fn event(app: &App, request: &Parts, seq: &str) -> Result<Respo
             let bounds = app.log.bounds();
             if (1..bounds.first_seq).contains(&seq) {
                 return Err(Problem::gone(bounds.first_seq));
+            }
+            if (bounds.first_seq..=last_seq).contains(&seq) {
+                // Seqs have no holes but those that trims of single streams have made.
+                let detail = format!(
+                    "seq {seq} was trimmed with the oldest events of its stream; read what is left after it"
+                );
+                return Err(Problem::new(ProblemCode::Gone, detail).with("first_seq", bounds.first_seq));
             }
             let detail = format!("the newest event is seq {}", bounds.last_seq);
             Err(Problem::new(ProblemCode::EventNotFound, detail).with("last_seq", bounds.last_seq))
