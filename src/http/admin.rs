@@ -149,7 +149,7 @@ fn trim_problem(error: AppendError) -> Problem {
             incomplete("another process holds the write lock of the log file")
         }
         AppendError::Closed => Problem::closing(Closing::Drain),
-        AppendError::Unavailable | AppendError::Refused(_) => unavailable("trim"),
+        AppendError::Unavailable | AppendError::Refused(_) => unavailable(),
     }
 }
 
@@ -254,13 +254,14 @@ fn hold_problem(error: HoldError) -> Problem {
             Problem::new(ProblemCode::LogBusy, "nothing was changed; repeat the request")
         }
         HoldError::Append(AppendError::Closed) => Problem::closing(Closing::Drain),
-        HoldError::Append(AppendError::Unavailable | AppendError::Refused(_)) => unavailable("change"),
+        HoldError::Append(AppendError::Unavailable | AppendError::Refused(_)) => unavailable(),
     }
 }
 
-/// The log has failed meanwhile.
-fn unavailable(what: &str) -> Problem {
-    let detail = format!("whether the {what} is done is not known; look when the server is back");
+/// The log has failed, perhaps meanwhile.
+fn unavailable() -> Problem {
+    let detail =
+        "the log has failed, and whether anything was changed is not known; look when the server is back";
     Problem::new(ProblemCode::LogUnavailable, detail)
 }
 
@@ -279,7 +280,11 @@ fn hold_json(hold: &Hold) -> HoldJson {
 }
 
 fn refuse_closing(app: &App) -> Result<(), Problem> {
-    app.closing().map_or(Ok(()), |closing| Err(Problem::closing(closing)))
+    match app.closing() {
+        None => Ok(()),
+        Some(Closing::Drain) => Err(Problem::closing(Closing::Drain)),
+        Some(Closing::Unavailable) => Err(unavailable()),
+    }
 }
 
 fn refuse_parameters(uri: &Uri) -> Result<(), Problem> {

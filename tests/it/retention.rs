@@ -1,10 +1,12 @@
 //! Trims, holds and dry runs over HTTP, and what readers are told of what is gone.
 
-use crate::server::{Reply, Server};
+use crate::raw::Connection;
+use crate::server::{Reply, Server, within};
 use crate::stream::Stream;
 use crate::table;
 use evertail::config::AllowedOrigin;
 use evertail::event::{Pattern, Retention, StreamRetention};
+use evertail::http::Closing;
 use serde_json::{Value, json};
 use std::time::Duration;
 
@@ -490,4 +492,44 @@ async fn a_trim_that_cannot_be_written_is_told_as_not_finished() {
     hold(&server, "a/case", json!({"reason": "why"})).await.problem(503, "log_busy");
     sqlx::query("ROLLBACK").execute(&mut other).await.unwrap();
     assert_eq!(trimmed(&server, json!({"before": 3})).await["events"], 2);
+}
+
+#[tokio::test]
+async fn a_trim_goes_on_when_the_client_goes_away() {
+    let server = Server::start().await;
+    for _ in 0..20 {
+        fill(&server, 1_000).await;
+    }
+    let body = r#"{"before":20001}"#;
+    let mut connection = Connection::open(server.address).await;
+    let length = body.len();
+    connection
+        .send(&format!(
+            "POST /admin/trim HTTP/1.1\r\nHost: localhost\r\nContent-Length: {length}\r\n\r\n{body}"
+        ))
+        .await;
+    let until = async |first_seq: u64| {
+        while server.log.bounds().first_seq < first_seq {
+            tokio::task::yield_now().await;
+        }
+    };
+    within("the first step", until(2)).await;
+    drop(connection);
+    within("the last step", until(20_001)).await;
+    let told = server.stream("/api/v1/evertail?after=0&limit=1").await.rest().await;
+    let told: Value = serde_json::from_str(&told[1].data).unwrap();
+    assert_eq!(told["data"]["events"], 20_000, "{told}");
+}
+
+#[tokio::test]
+async fn a_server_that_stops_trims_and_holds_nothing() {
+    for (why, code) in [(Closing::Drain, "draining"), (Closing::Unavailable, "log_unavailable")] {
+        let server = log_of_two(4).await;
+        server.close(why);
+        trim(&server, json!({"before": 3})).await.problem(503, code);
+        hold(&server, "a/case", json!({"reason": "why"})).await.problem(503, code);
+        release(&server, "a/case").await.problem(503, code);
+        assert_eq!(holds(&server).await, json!([]), "they are still listed");
+        assert_eq!(retained(&server).await.len(), 4);
+    }
 }
