@@ -73,7 +73,7 @@ impl<'a> Object<'a> {
     ) -> Option<T> {
         self.take(name, |value| match value {
             Value::String(text) => rule(text).map_err(|error| error.to_string()),
-            _ => Err("must be a string; leave it out when there is none".into()),
+            _ => Err("must be a string".into()),
         })
     }
 
