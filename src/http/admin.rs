@@ -91,7 +91,8 @@ fn asked(headers: &HeaderMap, body: &[u8]) -> Result<Asked, Problem> {
     let dry_run = object.take("dry_run", |value| value.as_bool().ok_or("must be true or false".to_owned()));
     let is_dry_run = dry_run.unwrap_or(false);
     let has_criteria = CRITERIA.iter().any(|name| object.has(name));
-    if !has_criteria && !(is_dry_run && request.stream.is_none()) {
+    let is_about_retention = is_dry_run && request.stream.is_none();
+    if !(has_criteria || is_about_retention) {
         let detail = "must say what is to go: any of before, older_than, keep_events and keep_bytes; \
                       {\"dry_run\":true} alone tells what retention as it is set would trim";
         object.refuse("", detail);

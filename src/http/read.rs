@@ -3,7 +3,7 @@
 use super::accept::{Representation, negotiate, wants_cloud_event, wants_header};
 use super::query::{self, ReadQuery};
 use super::service::{Answer, AnswerBody};
-use super::{App, Closing, Problem, ProblemCode, cloudevents, page, stream as event_stream};
+use super::{App, Closing, Problem, ProblemCode, cloudevents, history, page, stream as event_stream};
 use crate::event::{EventText, Seq, StreamName};
 use crate::frames::Frames;
 use crate::wire::cloud;
@@ -48,12 +48,12 @@ pub(super) async fn read(app: &App, request: &Parts, stream: Option<StreamName>)
         Representation::Json => {
             Ok(page::json(app, query, stream.as_ref(), &request.headers).await?.map(AnswerBody::Whole))
         }
-        Representation::Lines => Ok(page::lines(app, query).await?.map(AnswerBody::Whole)),
+        Representation::Lines => Ok(history::lines(app, query).await?.map(AnswerBody::Whole)),
         Representation::Csv => {
             let has_header = wants_header(&request.headers);
-            Ok(page::csv(app, query, has_header).await?.map(AnswerBody::Whole))
+            Ok(history::csv(app, query, has_header).await?.map(AnswerBody::Whole))
         }
-        Representation::CloudEvents => Ok(page::cloud_events(app, query).await?.map(AnswerBody::Whole)),
+        Representation::CloudEvents => Ok(history::cloud_events(app, query).await?.map(AnswerBody::Whole)),
     }
 }
 

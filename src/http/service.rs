@@ -4,7 +4,7 @@
 //! cost more than the append itself. Everything else is an axum router.
 
 use super::{
-    App, Closing, HttpSettings, Problem, ProblemCode, admin, append, close, guard, page, read,
+    App, Closing, HttpSettings, Problem, ProblemCode, admin, append, close, guard, history, read,
     stream::EventStream, streams,
 };
 use crate::event::{NameError, StreamName};
@@ -250,7 +250,7 @@ fn cors(app: &App) -> CorsLayer {
             HeaderName::from_static("idempotency-key"),
             HeaderName::from_static("last-event-id"),
         ])
-        .expose_headers([header::LOCATION, header::LINK, header::RETRY_AFTER, page::GAPS, REQUEST_ID])
+        .expose_headers([header::LOCATION, header::LINK, header::RETRY_AFTER, history::GAPS, REQUEST_ID])
         .max_age(Duration::from_secs(3600))
 }
 
