@@ -77,7 +77,8 @@ pub fn command() -> Command {
                 .after_help(
                     "Reads what export writes, but for CSV, and recognises it: events or CloudEvents, a line each, or CloudEvents in \
                      one array; compressed if the file ends in .zst. Events with an id that are there already are not appended \
-                     again. seq and created_at are given anew.\n\nExamples:\n  evertail import log.ndjson.zst\n  \
+                     again. seq and created_at are given anew, streams that had ended are closed again, and what the other server \
+                     told in its own stream, evertail, is left out.\n\nExamples:\n  evertail import log.ndjson.zst\n  \
                      evertail import events.ndjson --on-error skip\n  evertail import events.ndjson --from-line 1234\n  \
                      evertail import log.cloudevents.json --from-element 1234",
                 )
@@ -89,6 +90,8 @@ pub fn command() -> Command {
                 .arg(text("from-line", "N", "Begin with this line, or element of an array").visible_alias("from-element").value_parser(value_parser!(u64).range(1..)))
                 .arg(url()),
         )
+        .subcommand(super::trim::command())
+        .subcommand(super::hold::command())
         .subcommand(super::bench::command())
 }
 

@@ -3,7 +3,7 @@
 mod format;
 mod sink;
 
-use super::{Exit, Failure, arguments, output, progress};
+use super::{Exit, Failure, arguments, output, progress, tail};
 use crate::client::{Client, ClientError, History};
 use clap::ArgMatches;
 use format::{Format, lines_of};
@@ -52,6 +52,10 @@ pub(super) async fn run(matches: &ArgMatches) -> Result<Exit, Failure> {
         let asked = client.history(stream, &query, format.accept(!export.is_begun)).await;
         let outcome = match asked {
             Ok(history) => {
+                let gaps = history
+                    .gaps()
+                    .map_err(|error| Failure::from_error(&error, "name an Evertail server with --url"))?;
+                gaps.iter().for_each(|gap| output::complain(&tail::gone(gap)));
                 export.take(history, &mut sink, |last| bar.set_position(last.saturating_sub(first))).await?
             }
             Err(error) => Err(error),

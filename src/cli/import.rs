@@ -3,7 +3,8 @@
 use super::items::{Container, Items};
 use super::{Exit, Failure, append, arguments, output, progress};
 use crate::client::{Client, ClientError};
-use crate::wire;
+use crate::event::StreamName;
+use crate::wire::{self, control};
 use clap::ArgMatches;
 use indicatif::ProgressBar;
 use serde::de::IgnoredAny;
@@ -45,10 +46,40 @@ impl Kind {
     }
 }
 
-/// What tells a CloudEvent from an event, which has no such member.
+/// What tells a CloudEvent from an event, which has no `specversion`, and an event of ours from those of others.
 #[derive(Deserialize)]
-struct Sign {
+struct Sign<'a> {
     specversion: Option<IgnoredAny>,
+    seq: Option<IgnoredAny>,
+    sequence: Option<IgnoredAny>,
+    #[serde(borrow)]
+    stream: Option<Cow<'a, str>>,
+    #[serde(borrow)]
+    r#type: Option<Cow<'a, str>>,
+    #[serde(borrow)]
+    data: Option<&'a RawValue>,
+}
+
+/// The payload of the end of a stream.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct End<'a> {
+    #[serde(borrow)]
+    reason: Cow<'a, str>,
+}
+
+/// What an item asks for.
+enum Asked {
+    /// An event to append.
+    Append(Item),
+    /// The end of a stream: an event that only the server writes, so the stream is closed as it was.
+    Close {
+        stream: String,
+        /// The body of the route that closes it.
+        body: Vec<u8>,
+    },
+    /// An event of the server's own stream: what it did to the log that was exported says nothing of this one.
+    LeaveOut,
 }
 
 /// An event as it is exported. Its seq and time of receipt are given anew.
@@ -83,18 +114,31 @@ struct Item {
     has_id: bool,
 }
 
-impl Item {
+impl Asked {
     /// Reads one, of the kind and for the stream that were told, if they were.
     fn parse(text: String, number: u64, kind: Option<Kind>, stream: Option<&String>) -> Result<Self, String> {
         if !text.trim_start().starts_with('{') {
             return Err("it is no event, which is a JSON object".into());
         }
-        let sign: Sign = serde_json::from_str(&text).map_err(|error| error.to_string())?;
+        let sign: Sign<'_> = serde_json::from_str(&text).map_err(|error| error.to_string())?;
+        let is_ours = sign.seq.is_some() || sign.sequence.is_some();
+        if is_ours && sign.stream.as_deref() == Some(StreamName::own().as_str()) {
+            return Ok(Self::LeaveOut);
+        }
+        if let (Some(control::CLOSED), Some(of)) = (sign.r#type.as_deref(), &sign.stream) {
+            if let Some(data) = sign.data {
+                let end = serde_json::from_str::<End<'_>>(data.get());
+                end.map(|end| end.reason.len())
+                    .map_err(|error| format!("the end of a stream has no such data: {error}"))?;
+            }
+            let body = sign.data.map_or_else(Vec::new, |data| data.get().as_bytes().to_vec());
+            return Ok(Self::Close { stream: of.clone().into_owned(), body });
+        }
         let found = if sign.specversion.is_some() { Kind::CloudEvent } else { Kind::Event };
         let kind = kind.unwrap_or(found);
         if kind == Kind::CloudEvent {
             // The server knows what a CloudEvent is, and gets it as it came. Each has an id, or is refused.
-            return Ok(Self { number, event: text.into_bytes(), kind, has_id: true });
+            return Ok(Self::Append(Item { number, event: text.into_bytes(), kind, has_id: true }));
         }
         let event: Imported<'_> = serde_json::from_str(&text).map_err(|error| error.to_string())?;
         if stream.is_some_and(|stream| *stream != event.stream) {
@@ -102,7 +146,7 @@ impl Item {
         }
         let has_id = event.id.is_some();
         let event = serde_json::to_vec(&event).map_err(|error| error.to_string())?;
-        Ok(Self { number, event, kind, has_id })
+        Ok(Self::Append(Item { number, event, kind, has_id }))
     }
 }
 
@@ -128,18 +172,19 @@ pub(super) async fn run(matches: &ArgMatches) -> Result<Exit, Failure> {
     };
     let from = matches.get_one::<u64>("from-line").copied().unwrap_or(1);
     let mut batch: Vec<Item> = Vec::new();
-    let mut bytes = 0;
+    let (mut bytes, mut left_out) = (0, 0);
     loop {
         let next = items.next();
         let number = items.number();
         let item = match next {
             Ok(Some(_)) if number < from => continue,
-            Ok(Some(text)) => Ok(Item::parse(text, number, kind, import.stream.as_ref())),
+            Ok(Some(text)) => Ok(Asked::parse(text, number, kind, import.stream.as_ref())),
             Ok(None) => Err(None),
             Err(error) => Err(Some(error)),
         };
         let fits = match &item {
-            Ok(Ok(item)) => {
+            Ok(Ok(Asked::LeaveOut)) => true,
+            Ok(Ok(Asked::Append(item))) => {
                 batch.len() < BATCH_EVENTS_MAX
                     && bytes + item.event.len() <= BATCH_BYTES_MAX
                     && batch.last().is_none_or(|last| last.kind == item.kind)
@@ -151,10 +196,12 @@ pub(super) async fn run(matches: &ArgMatches) -> Result<Exit, Failure> {
             bytes = 0;
         }
         match item {
-            Ok(Ok(item)) => {
+            Ok(Ok(Asked::Append(item))) => {
                 bytes += item.event.len();
                 batch.push(item);
             }
+            Ok(Ok(Asked::Close { stream, body })) => import.close(number, &stream, &body).await?,
+            Ok(Ok(Asked::LeaveOut)) => left_out += 1,
             Ok(Err(why)) => import.refuse(number, &why)?,
             Err(Some(error)) => {
                 let item = import.item;
@@ -167,8 +214,12 @@ pub(super) async fn run(matches: &ArgMatches) -> Result<Exit, Failure> {
     }
     bar.finish_and_clear();
     let Import { appended, repeated, refused, .. } = import;
+    let own = match left_out {
+        0 => String::new(),
+        count => format!(", {count} of the server's own stream were left out"),
+    };
     output::complain(&format!(
-        "imported {appended} events; {repeated} were there already, {refused} were refused"
+        "imported {appended} events; {repeated} were there already, {refused} were refused{own}"
     ));
     Ok(if refused == 0 { Exit::Ok } else { Exit::Failed })
 }
@@ -241,6 +292,18 @@ impl Import {
             }
         };
         Failure::from_error(error, &next)
+    }
+
+    /// Closes a stream. Closing it again is no error, so whatever broke, the item may be repeated.
+    async fn close(&mut self, number: u64, stream: &str, body: &[u8]) -> Result<(), Failure> {
+        let closed = append::again(true, async || self.client.close(stream, body.to_vec()).await).await;
+        match closed {
+            Ok(receipt) if receipt.duplicate => self.repeated += 1,
+            Ok(_) => self.appended += 1,
+            Err(ClientError::Refused { is_retryable: false, detail, .. }) => self.refuse(number, &detail)?,
+            Err(error) => return Err(self.unsure(&error, number, number)),
+        }
+        Ok(())
     }
 
     async fn send(&mut self, items: &[Item]) -> Result<(), ClientError> {

@@ -277,12 +277,13 @@ fn stream_retention(rule: &str) -> Option<StreamRetention> {
     Some(StreamRetention { streams, keep })
 }
 
-fn age(text: &str) -> Option<Duration> {
+/// How long ago: `12h`, `30d`, `1year`, but not 0.
+pub fn age(text: &str) -> Option<Duration> {
     humantime::parse_duration(text).ok().filter(|age| !age.is_zero())
 }
 
-/// A number of bytes, with or without a binary unit.
-fn bytes(text: &str) -> Option<u64> {
+/// A number of bytes, with or without a binary unit: `1048576`, `64 MiB`, `1GiB`.
+pub fn bytes(text: &str) -> Option<u64> {
     let units = [("KiB", 10), ("MiB", 20), ("GiB", 30), ("TiB", 40)];
     let unit = units.iter().find_map(|(unit, shift)| Some((text.strip_suffix(unit)?, *shift)));
     let (digits, shift) = unit.unwrap_or((text, 0));

@@ -11,6 +11,8 @@ pub const STREAM_BYTES_MAX: usize = 128;
 pub const TYPE_CHARS_MAX: usize = 128;
 /// Longest id, source and subject. *Units*: characters.
 pub const ID_CHARS_MAX: usize = 256;
+/// Longest name of a hold. *Units*: characters.
+pub const HOLD_CHARS_MAX: usize = 128;
 
 /// The stream that the server itself appends to.
 const SERVER_STREAM: &str = "evertail";
@@ -40,6 +42,9 @@ pub enum NameError {
     /// CR, LF, NUL or another control character.
     #[error("must not hold control characters")]
     Control,
+    /// Names are parts of a path.
+    #[error("must not hold a slash")]
+    Slash,
     /// A type that EventSource or this server gives a meaning of its own.
     #[error("is reserved: `error` belongs to EventSource, `evertail.` to the server")]
     TypeReserved,
@@ -179,6 +184,17 @@ pub fn check_subject(text: &str) -> Result<Arc<str>, NameError> {
     check_id(text)
 }
 
+/// Checks the name of a hold.
+pub fn check_hold_name(text: &str) -> Result<Arc<str>, NameError> {
+    check_text(text, 1, HOLD_CHARS_MAX)?;
+    if text.contains('/') { Err(NameError::Slash) } else { Ok(Arc::from(text)) }
+}
+
+/// Checks why something is trimmed, held or released.
+pub fn check_reason(text: &str) -> Result<Arc<str>, NameError> {
+    check_id(text)
+}
+
 /// Checks a producer's time. Kept as written, so that what is stored is what was said.
 pub fn check_time(text: &str) -> Result<Arc<str>, NameError> {
     match chrono::DateTime::parse_from_rfc3339(text) {
@@ -258,6 +274,18 @@ mod tests {
         }
         assert!(EventType::parse(&"ä".repeat(128)).is_ok());
         assert!(EventType::parse(&"ä".repeat(129)).is_err());
+    }
+
+    #[test]
+    fn names_of_holds_fit_into_a_path() {
+        for good in ["case-1", "Fall 17 (ä)", &"ä".repeat(HOLD_CHARS_MAX)] {
+            assert!(check_hold_name(good).is_ok(), "{good}");
+        }
+        assert_eq!(check_hold_name("a/b"), Err(NameError::Slash));
+        assert_eq!(check_hold_name("a\tb"), Err(NameError::Control));
+        for bad in ["", &"a".repeat(HOLD_CHARS_MAX + 1)] {
+            assert_eq!(check_hold_name(bad), Err(NameError::Length { min: 1, max: HOLD_CHARS_MAX }));
+        }
     }
 
     #[test]

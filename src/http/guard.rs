@@ -1,6 +1,7 @@
 //! What every request is checked for on its way in: its shape, its host and its origin.
 
-use super::{App, Problem, ProblemCode};
+use super::origin::is_own_page;
+use super::{App, Problem, ProblemCode, admin};
 use axum::http::{HeaderValue, Request, Version, header};
 use hyper::body::Incoming;
 
@@ -28,6 +29,11 @@ pub(super) fn check(app: &App, request: &Request<Incoming>) -> Result<(), Proble
     if !origins.allows_host(host) {
         let detail = "use localhost, or add the name with EVERTAIL_ALLOWED_HOSTS";
         return Err(Problem::new(ProblemCode::HostRefused, detail));
+    }
+    if admin::is_route(request.uri().path()) && !is_own_page(headers) {
+        let detail =
+            "pages of other origins never use /admin; use the command line, or a page of this server";
+        return Err(Problem::new(ProblemCode::OriginRefused, detail));
     }
     // Browsers send Origin with every cross-site request that could do harm; what is no browser sends none.
     match headers.get(header::ORIGIN) {

@@ -5,6 +5,7 @@
 //! set and pages cannot, must be one of those let in.
 
 use crate::config::AllowedOrigin;
+use axum::http::uri::Authority;
 use axum::http::{HeaderMap, HeaderValue, Uri, header};
 use std::net::IpAddr;
 
@@ -38,13 +39,33 @@ impl OriginSettings {
             AllowedOrigin::Null => origin == "null",
             AllowedOrigin::Exact(exact) => origin == exact,
         });
-        let Ok(uri) = origin.parse::<Uri>() else { return listed };
-        let is_web = matches!(uri.scheme_str(), Some("http" | "https"));
-        let Some(authority) = uri.authority().filter(|_| is_web) else { return listed };
-        let is_same =
-            headers.get(header::HOST).is_some_and(|host| host.as_bytes() == authority.as_str().as_bytes());
-        listed || is_same || (self.is_loopback && is_loopback(authority.host()))
+        let Some(authority) = web_authority(origin) else { return listed };
+        listed || is_host(&authority, headers) || (self.is_loopback && is_loopback(authority.host()))
     }
+}
+
+/// Whether a request that a browser sends is one of a page of this very server, under the `Host` it asked.
+///
+/// The scheme of the page is not compared with the server's, which does not know that of a proxy in front; where a browser
+/// says that the two differ, in `Sec-Fetch-Site`, it is believed.
+pub(super) fn is_own_page(headers: &HeaderMap) -> bool {
+    let mut sites = headers.get_all("sec-fetch-site").iter();
+    sites.all(|site| site == "same-origin" || site == "none")
+        && headers.get_all(header::ORIGIN).iter().all(|origin| {
+            let authority = origin.to_str().ok().and_then(web_authority);
+            authority.is_some_and(|authority| is_host(&authority, headers))
+        })
+}
+
+/// Host and port of the origin of a web page.
+fn web_authority(origin: &str) -> Option<Authority> {
+    let uri = origin.parse::<Uri>().ok()?;
+    let is_web = matches!(uri.scheme_str(), Some("http" | "https"));
+    uri.authority().filter(|_| is_web).cloned()
+}
+
+fn is_host(authority: &Authority, headers: &HeaderMap) -> bool {
+    headers.get(header::HOST).is_some_and(|host| host.as_bytes() == authority.as_str().as_bytes())
 }
 
 /// A host without its port; an IPv6 address keeps its brackets.
@@ -67,6 +88,7 @@ fn is_loopback(name: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use axum::http::HeaderName;
 
     fn settings(is_loopback: bool, origins: Vec<AllowedOrigin>) -> OriginSettings {
         OriginSettings { is_loopback, allowed_origins: origins, allowed_hosts: vec!["log.test".into()] }
@@ -105,6 +127,26 @@ mod tests {
         assert!(allows(&listed, "null") && allows(&listed, "https://app.test"));
         assert!(!allows(&listed, "https://app.test:444"));
         assert!(allows(&settings(true, vec![AllowedOrigin::Any]), "https://any.test"));
+    }
+
+    #[test]
+    fn a_page_is_the_servers_own_only_under_the_very_host_and_port() {
+        let is_own = |pairs: &[(&'static str, &'static str)]| {
+            let named = |(name, value)| (HeaderName::from_static(name), HeaderValue::from_static(value));
+            is_own_page(&pairs.iter().copied().chain([("host", "log.test:8888")]).map(named).collect())
+        };
+        assert!(is_own(&[]), "what is no browser says nothing");
+        assert!(is_own(&[("origin", "http://log.test:8888")]));
+        assert!(is_own(&[("origin", "https://log.test:8888"), ("sec-fetch-site", "same-origin")]));
+        assert!(is_own(&[("sec-fetch-site", "none")]), "an address typed into the browser");
+        for bad in
+            ["null", "", "http://log.test", "http://localhost:8888", "file://log.test:8888", "log.test:8888"]
+        {
+            assert!(!is_own(&[("origin", bad)]), "{bad}");
+        }
+        for site in ["same-site", "cross-site"] {
+            assert!(!is_own(&[("origin", "http://log.test:8888"), ("sec-fetch-site", site)]), "{site}");
+        }
     }
 
     #[test]

@@ -154,7 +154,7 @@ impl Log {
     /// *Errors*: see [`OpenError`]. *Cancel safety*: safe.
     pub async fn open(settings: LogSettings) -> Result<(Self, LogTask), OpenError> {
         let mut opened = store::open(&settings.store).await?;
-        let state = opened.state;
+        let state = opened.state.clone();
         let read = |source| OpenError::Sqlite { path: settings.store.file.clone(), source };
         let trims = StreamTrims::new(opened.appender.stream_marks().await.map_err(read)?);
         let retained = opened.appender.retained().await.map_err(read)?;
@@ -167,7 +167,7 @@ impl Log {
         let shared = Arc::new(Shared {
             log_id: state.log_id.clone(),
             history: History::new(opened.store.clone(), settings.catch_up_pages_max),
-            store: opened.store,
+            store: opened.store.clone(),
             window,
             bounds: watch::Sender::new(bounds),
             trims,
@@ -179,16 +179,7 @@ impl Log {
         });
         let (queue, commands) = mpsc::channel(settings.queue_requests_max);
         let loading = tokio::spawn(load_window(shared.clone()));
-        let writer = Writer::new(
-            opened.appender,
-            opened.lock,
-            shared.clone(),
-            commands,
-            loading,
-            &settings,
-            &state,
-            retained,
-        );
+        let writer = Writer::new(opened, retained, shared.clone(), commands, loading, &settings);
         let task = tokio::spawn(writer.run());
         Ok((Self { shared, queue }, LogTask { task }))
     }

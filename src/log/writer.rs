@@ -12,7 +12,7 @@ use super::trim::Trim;
 use super::{AppendError, LogSettings, Shared};
 use crate::event::{Event, Receipt, Selection, Seq, StreamName, Timestamp};
 use crate::frames::Frames;
-use crate::store::{Appender, CommitError, IdKey, LogState, PageLimits, StoreError};
+use crate::store::{Appender, CommitError, IdKey, LogState, Opened, PageLimits, StoreError};
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::fs::File;
 use std::sync::Arc;
@@ -99,15 +99,14 @@ type Failure = (&'static str, CommitError);
 
 impl Writer {
     pub(super) fn new(
-        appender: Appender,
-        lock: File,
+        opened: Opened,
+        retained: (u64, u64),
         shared: Arc<Shared>,
         commands: mpsc::Receiver<Command>,
         loading: JoinHandle<()>,
         settings: &LogSettings,
-        state: &LogState,
-        retained: (u64, u64),
     ) -> Self {
+        let Opened { appender, state, lock, store: _ } = opened;
         let mut idle = tokio::time::interval(settings.notice_interval.max(Duration::from_millis(1)));
         idle.set_missed_tick_behavior(MissedTickBehavior::Delay);
         Self {

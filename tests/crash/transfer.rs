@@ -446,3 +446,59 @@ async fn an_array_is_one_across_kills_of_the_server_and_of_the_export() {
     assert!(export.ended().await.success());
     assert!(rest.join().unwrap() == whole);
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_import_closes_the_streams_that_had_ended_and_leaves_out_what_the_other_server_told() {
+    let place = Place::new();
+    let from = server(&place).await;
+    fill(&place, &from, 0..6).await;
+    let hold = ["hold", "add", "audits", "--name", "case", "--reason", "why"];
+    ok(&run(&place, &from.base, &hold, "").await);
+    let lines = concat!(
+        "{\"stream\":\"ended\",\"id\":\"1\"}\n",
+        "{\"stream\":\"ended\",\"type\":\"evertail.closed\",\"data\":{\"reason\":\"é\"}}\n",
+        "{\"stream\":\"silent\",\"type\":\"evertail.closed\"}\n",
+        "{\"stream\":\"audits\",\"id\":\"last\"}\n",
+    );
+    let told = ok(&run(&place, &from.base, &["import", "-"], lines).await);
+    assert!(told.contains("imported 4 events; 0 were there already, 0 were refused"), "{told}");
+    ok(&run(&place, &from.base, &["export", "--output", "all.ndjson"], "").await);
+    let file = place.folder().join("all.ndjson").to_str().unwrap().to_owned();
+    let other = Place::new();
+    let to = server(&other).await;
+    let told = ok(&run(&other, &to.base, &["import", &file], "").await);
+    let expected = "imported 10 events; 0 were there already, 0 were refused, 1 of the server's own stream were left out";
+    assert!(told.contains(expected), "{told}");
+    let without_own = |mut said: Vec<_>| {
+        said.retain(|row: &(String, _, _, _, _, _, _)| row.0 != "evertail");
+        said
+    };
+    assert_eq!(said(&other).await, without_own(said(&place).await));
+    let refused = run(&other, &to.base, &["append", "ended", "1"], "").await;
+    assert!(String::from_utf8_lossy(&refused.stderr).contains("stream_closed"), "{refused:?}");
+    // Again: what has an id, and what is closed, is there already.
+    let told = ok(&run(&other, &to.base, &["import", &file, "--from-line", "8"], "").await);
+    assert!(told.contains("imported 0 events; 4 were there already"), "{told}");
+    // Only the end of a stream may have the type of one, with nothing but a reason.
+    let odd = "{\"stream\":\"odd\",\"type\":\"evertail.closed\",\"data\":{\"x\":1}}\n";
+    let refused = run(&other, &to.base, &["import", "-"], odd).await;
+    assert_eq!(refused.status.code(), Some(1));
+    assert!(String::from_utf8_lossy(&refused.stderr).contains("line 1 is refused: "), "{refused:?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_export_says_which_streams_have_lost_events() {
+    let place = Place::new();
+    let server = server(&place).await;
+    fill(&place, &server, 0..12).await;
+    ok(&run(&place, &server.base, &["trim", "--stream", "audits", "--before", "8"], "").await);
+    let told =
+        ok(&run(&place, &server.base, &["export", "--after", "2", "--output", "rest.ndjson"], "").await);
+    let gap = "evertail: events of the stream audits from seq 3 to 7 are gone (trimmed); going on with what is left";
+    assert!(told.starts_with(gap), "{told}");
+    let told = ok(&run(&place, &server.base, &["export", "--output", "all.ndjson"], "").await);
+    assert!(!told.contains("gone"), "{told}");
+    let refused = run(&place, &server.base, &["export", "audits", "--after", "2"], "").await;
+    assert_eq!(refused.status.code(), Some(1));
+    assert!(String::from_utf8_lossy(&refused.stderr).contains("read after 9"), "{refused:?}");
+}

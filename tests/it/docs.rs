@@ -6,9 +6,10 @@ use tokio::io::AsyncReadExt;
 use tokio::process::Command;
 
 /// Documents with lines to run, and how many each has at least: fewer would mean that they are not found.
-const DOCUMENTS: [(&str, &str, usize); 2] = [
+const DOCUMENTS: [(&str, &str, usize); 3] = [
     ("README.md", include_str!("../../README.md"), 12),
     ("docs/api.md", include_str!("../../docs/api.md"), 5),
+    ("docs/retention.md", include_str!("../../docs/retention.md"), 5),
 ];
 
 /// The lines in blocks of shell that are curl, alone.

@@ -151,7 +151,7 @@ async fn untrue(other: &mut SqliteConnection) -> i64 {
     )
     .fetch_one(other)
     .await
-    .unwrap()
+    .expect("the table is readable")
 }
 
 /// Over several blocks of the index, and beyond it.
