@@ -455,7 +455,7 @@ async fn history_that_is_overtaken_by_a_trim_breaks_off_rather_than_leave_a_hole
     })
     .await;
     let data = "x".repeat(2_000);
-    let event = |n: u32| json!({"stream": if n % 2 == 0 { "a" } else { "b" }, "data": data});
+    let event = |n: u32| json!({"stream": if n.is_multiple_of(2) { "a" } else { "b" }, "data": data});
     for _ in 0..10 {
         let events = Value::from((0..200).map(event).collect::<Vec<_>>()).to_string();
         assert_eq!(Reply::of(server.post("/api/v1/events", JSON, events)).await.status, 201);
