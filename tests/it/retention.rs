@@ -447,6 +447,46 @@ async fn head_of_an_answer_stays_small_however_many_streams_have_lost_events() {
 }
 
 #[tokio::test]
+async fn history_that_is_overtaken_by_a_trim_breaks_off_rather_than_leave_a_hole() {
+    let server = Server::start_with(|settings| {
+        settings.log.window_bytes_max = 0;
+        settings.http.page_bytes_max = 4 << 10;
+        settings.connections.send_buffer_bytes = 4 << 10;
+    })
+    .await;
+    let data = "x".repeat(2_000);
+    let event = |n: u32| json!({"stream": if n.is_multiple_of(2) { "a" } else { "b" }, "data": data});
+    for _ in 0..10 {
+        let events = Value::from((0..200).map(event).collect::<Vec<_>>()).to_string();
+        assert_eq!(Reply::of(server.post("/api/v1/events", JSON, events)).await.status, 201);
+    }
+    for (request, trim) in [
+        (json!({"stream": "a", "before": 1_990}), "a page of what is left of b"),
+        (json!({"before": 1_991}), "nothing but the end"),
+    ] {
+        // It reads the beginning and then nothing, so that the server waits for it.
+        let mut connection = Connection::open_narrow(server.address).await;
+        let head = "GET /api/v1/events HTTP/1.1\r\nHost: localhost\r\nAccept: application/x-ndjson\r\n\r\n";
+        connection.send(head).await;
+        connection.head().await.unwrap();
+        let mut lines = connection.chunk().await.unwrap();
+        trimmed(&server, request).await;
+        while let Some(chunk) = connection.chunk().await {
+            assert!(!chunk.is_empty(), "it ended as if it were whole: {trim}");
+            lines.extend(chunk);
+        }
+        let lines = String::from_utf8(lines).unwrap();
+        let whole = &lines[..=lines.rfind('\n').unwrap()];
+        let seqs: Vec<u64> = whole
+            .lines()
+            .map(|line| serde_json::from_str::<Value>(line).unwrap()["seq"].as_u64().unwrap())
+            .collect();
+        let step = if trim.starts_with('a') { 1 } else { 2 };
+        assert!(seqs.len() > 1 && seqs.windows(2).all(|pair| pair[0] + step == pair[1]), "{seqs:?}");
+    }
+}
+
+#[tokio::test]
 async fn cursor_behind_which_the_one_stream_is_trimmed_is_gone() {
     let server = log_of_two(20).await;
     trimmed(&server, json!({"stream": "a", "before": 11})).await;
