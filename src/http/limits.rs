@@ -1,0 +1,218 @@
+//! Who may have how much at a time: connections and event streams of a client, requests in a second, pages of history.
+//!
+//! A client is a credential, or else an address, of IPv6 the /64 that one customer has. What comes from this machine itself
+//! has no limit of its own: it is a tool, a test or a proxy that was not named in `EVERTAIL_TRUSTED_PROXIES`.
+
+use governor::clock::{Clock, DefaultClock};
+use governor::{DefaultKeyedRateLimiter, Quota, RateLimiter};
+use std::collections::HashMap;
+use std::hash::Hash;
+use std::net::{IpAddr, Ipv6Addr};
+use std::num::NonZeroU32;
+use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::time::Duration;
+use tokio::sync::Semaphore;
+
+/// From how many clients on those that have been quiet are forgotten.
+const CLIENTS_REMEMBERED: usize = 10_000;
+/// Pages of history that one client may be reading at a time, however many streams it has open.
+const HISTORY_PAGES_MAX: usize = 1;
+
+/// How much each client may have.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LimitSettings {
+    /// Connections of one address; `None` for no limit.
+    pub address_connections_max: Option<usize>,
+    /// Event streams of one client; `None` for no limit.
+    pub client_streams_max: Option<usize>,
+    /// Requests of one client in a second, of which as many may come at once; `None` for no limit.
+    pub client_requests_per_second: Option<NonZeroU32>,
+    /// How long an event stream lasts, and up to a tenth less; `None` for ever.
+    pub stream_age_max: Option<Duration>,
+}
+
+/// Whom a limit is of.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub(super) enum Client {
+    /// Who shows no credential.
+    Address(IpAddr),
+    /// The id of a credential.
+    Credential(Arc<str>),
+}
+
+impl Client {
+    /// `None` for this machine.
+    pub(super) fn of_address(address: IpAddr) -> Option<Self> {
+        let address = address.to_canonical();
+        if address.is_loopback() {
+            return None;
+        }
+        Some(Self::Address(match address {
+            IpAddr::V4(address) => IpAddr::V4(address),
+            IpAddr::V6(address) => IpAddr::V6(Ipv6Addr::from_bits(address.to_bits() >> 64 << 64)),
+        }))
+    }
+}
+
+/// Keeps the limits.
+#[derive(Debug)]
+pub(super) struct Limits {
+    connections: Counts<Client>,
+    streams: Counts<Client>,
+    requests: Option<DefaultKeyedRateLimiter<Client>>,
+    history: Mutex<HashMap<Client, Weak<Semaphore>>>,
+}
+
+impl Limits {
+    pub(super) fn new(settings: &LimitSettings) -> Self {
+        Self {
+            connections: Counts::new(settings.address_connections_max),
+            streams: Counts::new(settings.client_streams_max),
+            requests: settings.client_requests_per_second.map(|count| RateLimiter::keyed(Quota::per_second(count))),
+            history: Mutex::default(),
+        }
+    }
+
+    /// A place for a connection; `None` if the client has as many as it may.
+    pub(super) fn connection(&self, client: Option<&Client>) -> Option<Held<Client>> {
+        self.connections.hold(client)
+    }
+
+    /// A place for an event stream; `None` if the client has as many as it may.
+    pub(super) fn stream(&self, client: Option<&Client>) -> Option<Held<Client>> {
+        self.streams.hold(client)
+    }
+
+    /// *Errors*: the client has made as many requests as it may; how long it has to wait.
+    pub(super) fn request(&self, client: Option<&Client>) -> Result<(), Duration> {
+        let (Some(requests), Some(client)) = (&self.requests, client) else { return Ok(()) };
+        if requests.len() > CLIENTS_REMEMBERED {
+            requests.retain_recent();
+        }
+        requests.check_key(client).map_err(|until| until.wait_time_from(DefaultClock::default().now()))
+    }
+
+    /// What all readers of a client share while they read history, so that whoever opens many gets no more of it.
+    pub(super) fn history(&self, client: Option<&Client>) -> Option<Arc<Semaphore>> {
+        let client = client?;
+        let mut shares = self.history.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(share) = shares.get(client).and_then(Weak::upgrade) {
+            return Some(share);
+        }
+        if shares.len() > CLIENTS_REMEMBERED {
+            shares.retain(|_, share| share.strong_count() > 0);
+        }
+        let share = Arc::new(Semaphore::new(HISTORY_PAGES_MAX));
+        shares.insert(client.clone(), Arc::downgrade(&share));
+        Some(share)
+    }
+}
+
+/// How many of something each has.
+#[derive(Debug)]
+struct Counts<K> {
+    max: Option<usize>,
+    held: Arc<Mutex<HashMap<K, usize>>>,
+}
+
+/// A place that is held while this lives.
+#[derive(Debug)]
+pub(super) struct Held<K: Hash + Eq> {
+    place: Option<(K, Arc<Mutex<HashMap<K, usize>>>)>,
+}
+
+impl<K: Hash + Eq + Clone> Counts<K> {
+    fn new(max: Option<usize>) -> Self {
+        Self { max, held: Arc::default() }
+    }
+
+    fn hold(&self, key: Option<&K>) -> Option<Held<K>> {
+        let (Some(max), Some(key)) = (self.max, key) else { return Some(Held { place: None }) };
+        let mut held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
+        let count = held.get(key).copied().unwrap_or(0);
+        if count >= max {
+            return None;
+        }
+        held.insert(key.clone(), count + 1);
+        Some(Held { place: Some((key.clone(), self.held.clone())) })
+    }
+}
+
+impl<K: Hash + Eq> Drop for Held<K> {
+    fn drop(&mut self) {
+        let Some((key, held)) = self.place.take() else { return };
+        let mut held = held.lock().unwrap_or_else(PoisonError::into_inner);
+        match held.get_mut(&key) {
+            Some(count) if *count > 1 => *count -= 1,
+            _ => drop(held.remove(&key)),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn client(address: &str) -> Option<Client> {
+        Client::of_address(address.parse().unwrap())
+    }
+
+    fn limits(connections: usize, requests: u32) -> Limits {
+        Limits::new(&LimitSettings {
+            address_connections_max: Some(connections),
+            client_streams_max: None,
+            client_requests_per_second: NonZeroU32::new(requests),
+            stream_age_max: None,
+        })
+    }
+
+    #[test]
+    fn a_client_is_an_address_or_the_network_of_a_customer() {
+        assert_eq!(client("127.0.0.1"), None);
+        assert_eq!(client("::1"), None);
+        assert_eq!(client("::ffff:127.0.0.1"), None);
+        assert_eq!(client("::ffff:192.0.2.1"), client("192.0.2.1"));
+        assert_eq!(client("2001:db8:1:2:3::4"), client("2001:db8:1:2:ffff::1"));
+        assert_ne!(client("2001:db8:1:2::1"), client("2001:db8:1:3::1"));
+        assert_ne!(client("192.0.2.1"), client("192.0.2.2"));
+    }
+
+    #[test]
+    fn a_place_is_free_again_when_it_is_left() {
+        let limits = limits(2, 0);
+        let (one, other) = (client("192.0.2.1"), client("192.0.2.2"));
+        let first = limits.connection(one.as_ref()).unwrap();
+        let second = limits.connection(one.as_ref()).unwrap();
+        assert!(limits.connection(one.as_ref()).is_none());
+        assert!(limits.connection(other.as_ref()).is_some());
+        assert!(limits.connection(None).is_some());
+        drop(second);
+        assert!(limits.connection(one.as_ref()).is_some());
+        drop(first);
+        assert!(limits.connections.held.lock().unwrap().is_empty());
+    }
+
+    #[test]
+    fn requests_beyond_those_of_a_second_wait() {
+        let limits = limits(1, 3);
+        let one = client("192.0.2.1");
+        for _ in 0..3 {
+            limits.request(one.as_ref()).unwrap();
+        }
+        let wait = limits.request(one.as_ref()).unwrap_err();
+        assert!(wait > Duration::ZERO && wait <= Duration::from_secs(1), "{wait:?}");
+        limits.request(client("192.0.2.2").as_ref()).unwrap();
+        limits.request(None).unwrap();
+    }
+
+    #[test]
+    fn readers_of_a_client_share_one_place() {
+        let limits = limits(1, 0);
+        let one = client("192.0.2.1");
+        let share = limits.history(one.as_ref()).unwrap();
+        assert!(Arc::ptr_eq(&share, &limits.history(one.as_ref()).unwrap()));
+        assert!(limits.history(None).is_none());
+        drop(share);
+        assert!(limits.history(one.as_ref()).is_some());
+    }
+}
