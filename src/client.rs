@@ -70,6 +70,11 @@ impl ClientError {
     }
 }
 
+/// There are no certificates to trust a server by.
+#[derive(Debug, thiserror::Error)]
+#[error("no server can be trusted over https")]
+pub struct TrustError(#[source] reqwest::Error);
+
 /// A client of one server. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Client {
@@ -78,14 +83,37 @@ pub struct Client {
 }
 
 impl Client {
-    /// A client of the server at this URL, such as `http://127.0.0.1:8888`.
+    /// A client of the server at this http URL, such as `http://127.0.0.1:8888`.
     pub fn new(base: &str) -> Self {
-        let http = reqwest::Client::builder()
+        let built = Self::of(base, |builder| builder.tls_certs_only([]));
+        built.expect("a client that trusts no certificate needs nothing of the system")
+    }
+
+    /// A client of the server at this https URL, whose certificate must be of one of these authorities (PEM), else of one
+    /// that the system trusts.
+    ///
+    /// *Errors*: no certificate can be read.
+    pub fn over_tls(base: &str, authorities: Option<&[u8]>) -> Result<Self, TrustError> {
+        let authorities = authorities.map(reqwest::Certificate::from_pem_bundle).transpose();
+        let authorities = authorities.map_err(TrustError)?;
+        Self::of(base, |builder| match authorities {
+            Some(authorities) => builder.tls_certs_only(authorities),
+            None => builder,
+        })
+    }
+
+    fn of(
+        base: &str,
+        trust: impl FnOnce(reqwest::ClientBuilder) -> reqwest::ClientBuilder,
+    ) -> Result<Self, TrustError> {
+        // For the process, once. Whoever was first has taken one that does as well.
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        let http = trust(reqwest::Client::builder())
             .connect_timeout(Duration::from_secs(10))
             .user_agent(concat!("evertail/", env!("CARGO_PKG_VERSION")))
             .build()
-            .expect("a client without TLS needs nothing of the system");
-        Self { base: base.trim_end_matches('/').to_owned(), http }
+            .map_err(TrustError)?;
+        Ok(Self { base: base.trim_end_matches('/').to_owned(), http })
     }
 
     /// The URL of a stream, or of the whole log.

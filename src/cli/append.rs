@@ -18,7 +18,7 @@ const BATCH_BYTES_MAX: usize = 2 << 20;
 const ATTEMPTS_MAX: u32 = 6;
 
 pub(super) async fn run(matches: &ArgMatches) -> Result<Exit, Failure> {
-    let client = Client::new(&arguments::server_url(matches)?);
+    let client = arguments::client(matches)?;
     let stream: &String = matches.get_one("stream").expect("clap requires it");
     let data: &String = matches.get_one("data").expect("clap requires it");
     let mut members = Map::new();

@@ -40,7 +40,7 @@ impl Format {
 }
 
 pub(super) async fn run(matches: &ArgMatches) -> Result<Exit, Failure> {
-    let client = Client::new(&arguments::server_url(matches)?);
+    let client = arguments::client(matches)?;
     let (stream, mut query) = arguments::selection(matches);
     if let Some(until) = matches.get_one::<String>("until") {
         query.append_pair("until", until);

@@ -51,7 +51,7 @@ pub(super) async fn run(matches: &ArgMatches) -> Result<Exit, Failure> {
     let file: &String = matches.get_one("file").expect("clap requires it");
     let (mut lines, bar) = open(file)?;
     let mut import = Import {
-        client: Client::new(&arguments::server_url(matches)?),
+        client: arguments::client(matches)?,
         is_stopped_by_errors: matches.get_one::<String>("on-error").is_none_or(|what| what == "stop"),
         appended: 0,
         repeated: 0,

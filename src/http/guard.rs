@@ -1,11 +1,21 @@
 //! What every request is checked for on its way in: its shape, its host and its origin.
 
 use super::{App, Problem, ProblemCode};
-use axum::http::{HeaderValue, Request, Version, header};
+use axum::http::{Extensions, HeaderValue, Request, Version, header};
 use hyper::body::Incoming;
 
 /// Longest path and query. *Units*: bytes.
 const URI_BYTES_MAX: usize = 8 << 10;
+
+/// Goes with a request that came over TLS.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct OverTls;
+
+impl OverTls {
+    pub(super) fn is_in(extensions: &Extensions) -> bool {
+        extensions.get::<Self>().is_some()
+    }
+}
 
 /// Refuses what no handler should see.
 pub(super) fn check(app: &App, request: &Request<Incoming>) -> Result<(), Problem> {
@@ -31,7 +41,7 @@ pub(super) fn check(app: &App, request: &Request<Incoming>) -> Result<(), Proble
     }
     // Browsers send Origin with every cross-site request that could do harm; what is no browser sends none.
     match headers.get(header::ORIGIN) {
-        Some(origin) if !origins.allows_origin(origin, headers) => {
+        Some(origin) if !origins.allows_origin(origin, headers, OverTls::is_in(request.extensions())) => {
             let detail = "add the origin of the page with EVERTAIL_ALLOWED_ORIGINS";
             Err(Problem::new(ProblemCode::OriginRefused, detail))
         }

@@ -4,8 +4,9 @@
 
 use super::connection;
 use super::service::Service;
+use super::tls::Tls;
 use socket2::SockRef;
-use std::future::Future;
+use std::future::{Future, pending};
 use std::io;
 use std::net::SocketAddr;
 use std::pin::pin;
@@ -47,6 +48,8 @@ pub struct ConnectionSettings {
     /// Where open streams run. Apart from the requests, so that an append does not queue behind the thousands of readers
     /// that the append before it woke.
     pub streams: Handle,
+    /// The certificate; without one, connections are plain.
+    pub tls: Option<Tls>,
 }
 
 /// Listens on an address.
@@ -74,6 +77,13 @@ pub async fn serve(
     let stopping = watch::Sender::new(false);
     let mut connections = JoinSet::new();
     let mut shutdown = pin!(shutdown);
+    let tls = settings.tls.clone();
+    let mut watching = pin!(async {
+        match &tls {
+            Some(tls) => tls.watch().await,
+            None => pending().await,
+        }
+    });
     loop {
         let accepted = async {
             let permit = permits.clone().acquire_owned().await.expect("the semaphore is never closed");
@@ -82,6 +92,7 @@ pub async fn serve(
         let (socket, permit) = tokio::select! {
             biased;
             () = &mut shutdown => break,
+            () = &mut watching => unreachable!("the certificate is watched for ever"),
             Some(_) = connections.join_next(), if !connections.is_empty() => continue,
             accepted = accepted => accepted,
         };

@@ -5,6 +5,7 @@
 //! | file | holds |
 //! |---|---|
 //! | `listen`, `connection` | the accept loop; one connection and its time-outs |
+//! | `tls`, `socket` | the certificate and its replacement; a socket, plain or within TLS |
 //! | `service` | the routes, and what every request passes |
 //! | `guard` | what every request is checked for: shape, host, origin |
 //! | `origin` | which hosts and origins are let in |
@@ -34,8 +35,10 @@ mod problem;
 mod query;
 mod read;
 mod service;
+mod socket;
 mod stream;
 mod streams;
+mod tls;
 mod transfer;
 
 pub use envelope::parse_body;
@@ -43,6 +46,7 @@ pub use listen::{ConnectionSettings, bind, serve};
 pub use origin::OriginSettings;
 pub use problem::{Problem, ProblemCode};
 pub use service::Service;
+pub use tls::{Tls, TlsError, TlsFiles};
 
 use crate::log::Log;
 use std::sync::Arc;

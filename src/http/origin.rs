@@ -30,8 +30,8 @@ impl OriginSettings {
             || if self.is_loopback { is_loopback(name) } else { self.allowed_hosts.is_empty() }
     }
 
-    /// Whether a page of this origin may use the server under the `Host` it asked.
-    pub(super) fn allows_origin(&self, origin: &HeaderValue, headers: &HeaderMap) -> bool {
+    /// Whether a page of this origin may use the server under the `Host` it asked, over TLS or not.
+    pub(super) fn allows_origin(&self, origin: &HeaderValue, headers: &HeaderMap, is_tls: bool) -> bool {
         let Ok(origin) = origin.to_str() else { return false };
         let listed = self.allowed_origins.iter().any(|allowed| match allowed {
             AllowedOrigin::Any => true,
@@ -39,10 +39,12 @@ impl OriginSettings {
             AllowedOrigin::Exact(exact) => origin == exact,
         });
         let Ok(uri) = origin.parse::<Uri>() else { return listed };
-        let is_web = matches!(uri.scheme_str(), Some("http" | "https"));
+        let is_https = uri.scheme_str() == Some("https");
+        let is_web = is_https || uri.scheme_str() == Some("http");
         let Some(authority) = uri.authority().filter(|_| is_web) else { return listed };
-        let is_same =
-            headers.get(header::HOST).is_some_and(|host| host.as_bytes() == authority.as_str().as_bytes());
+        // A page that came without TLS may be anyone's. Without TLS here, a proxy may have ended that of the page.
+        let is_same = (is_https || !is_tls)
+            && headers.get(header::HOST).is_some_and(|host| host.as_bytes() == authority.as_str().as_bytes());
         listed || is_same || (self.is_loopback && is_loopback(authority.host()))
     }
 }
@@ -74,7 +76,17 @@ mod tests {
 
     fn allows(settings: &OriginSettings, origin: &str) -> bool {
         let headers = HeaderMap::from_iter([(header::HOST, HeaderValue::from_static("log.test:8888"))]);
-        settings.allows_origin(&HeaderValue::try_from(origin).unwrap(), &headers)
+        settings.allows_origin(&HeaderValue::try_from(origin).unwrap(), &headers, false)
+    }
+
+    #[test]
+    fn over_tls_a_page_of_the_same_host_must_have_come_over_tls() {
+        let headers = HeaderMap::from_iter([(header::HOST, HeaderValue::from_static("log.test:8888"))]);
+        let is_let_in = |origin: &'static str, is_tls| {
+            settings(false, vec![]).allows_origin(&HeaderValue::from_static(origin), &headers, is_tls)
+        };
+        assert!(is_let_in("https://log.test:8888", true) && !is_let_in("http://log.test:8888", true));
+        assert!(is_let_in("https://log.test:8888", false) && is_let_in("http://log.test:8888", false));
     }
 
     #[test]

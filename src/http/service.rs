@@ -4,7 +4,10 @@
 //! cost more than the append itself. Everything else is an axum router.
 
 use super::{
-    App, Closing, HttpSettings, Problem, ProblemCode, append, close, guard, read, stream::EventStream,
+    App, Closing, HttpSettings, Problem, ProblemCode, append, close,
+    guard::{self, OverTls},
+    read,
+    stream::EventStream,
     streams,
 };
 use crate::event::{NameError, StreamName};
@@ -235,7 +238,7 @@ fn cors(app: &App) -> CorsLayer {
     let origins = app.settings.origins.clone();
     CorsLayer::new()
         .allow_origin(AllowOrigin::predicate(move |origin, request| {
-            origins.allows_origin(origin, &request.headers)
+            origins.allows_origin(origin, &request.headers, OverTls::is_in(&request.extensions))
         }))
         .allow_methods([Method::GET, Method::POST])
         .allow_headers([

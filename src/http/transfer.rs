@@ -1,12 +1,14 @@
 //! An answer of unknown length on a socket of its own: the head, then chunks, then the end (RFC 9112, section 7.1).
 
+use super::socket::Socket;
 use axum::http::{HeaderMap, Version};
 use bytes::Bytes;
 use std::future::poll_fn;
 use std::io::{self, IoSlice, Write};
+use std::mem::MaybeUninit;
+use std::pin::Pin;
 use std::task::Poll;
-use tokio::io::AsyncWriteExt;
-use tokio::net::TcpStream;
+use tokio::io::{AsyncRead, AsyncWriteExt, ReadBuf};
 
 /// Most bytes that a client may send after its request, where there is nothing to send.
 const NOISE_BYTES_MAX: usize = 16 << 10;
@@ -17,7 +19,7 @@ const SMALL_BYTES_MAX: usize = 1 << 10;
 /// The sending side of an open answer.
 #[derive(Debug)]
 pub(super) struct Transfer {
-    socket: TcpStream,
+    socket: Socket,
     /// HTTP/1.0 has no chunks: there the end of the connection is the end of the answer.
     is_chunked: bool,
     noise_bytes: usize,
@@ -25,11 +27,7 @@ pub(super) struct Transfer {
 
 impl Transfer {
     /// Sends the head of a 200 answer. The connection is not used again after it.
-    pub(super) async fn begin(
-        mut socket: TcpStream,
-        version: Version,
-        headers: &HeaderMap,
-    ) -> io::Result<Self> {
+    pub(super) async fn begin(mut socket: Socket, version: Version, headers: &HeaderMap) -> io::Result<Self> {
         let is_chunked = version > Version::HTTP_10;
         let mut head = Vec::with_capacity(512);
         head.extend_from_slice(if is_chunked { b"HTTP/1.1 200 OK\r\n" } else { b"HTTP/1.0 200 OK\r\n" });
@@ -45,6 +43,8 @@ impl Transfer {
         let date = chrono::Utc::now().format("%a, %d %b %Y %H:%M:%S GMT");
         write!(head, "connection: close\r\ndate: {date}\r\n\r\n")?;
         socket.write_all(&head).await?;
+        // Within TLS written is not yet sent.
+        socket.flush().await?;
         Ok(Self { socket, is_chunked, noise_bytes: 0 })
     }
 
@@ -52,6 +52,11 @@ impl Transfer {
     ///
     /// *Cancel safety*: none; a part of the chunk may have gone.
     pub(super) async fn send(&mut self, bytes: &Bytes) -> io::Result<()> {
+        self.write(bytes).await?;
+        self.socket.flush().await
+    }
+
+    async fn write(&mut self, bytes: &Bytes) -> io::Result<()> {
         if !self.is_chunked {
             return self.socket.write_all(bytes).await;
         }
@@ -94,13 +99,14 @@ impl Transfer {
         let Self { socket, noise_bytes, .. } = self;
         poll_fn(|cx| {
             loop {
-                if socket.poll_read_ready(cx).is_pending() {
-                    return Poll::Pending;
-                }
-                match socket.try_read(&mut [0; 512]) {
-                    Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-                    Ok(read) if read > 0 && *noise_bytes < NOISE_BYTES_MAX => *noise_bytes += read,
-                    _ => return Poll::Ready(()),
+                let mut room = [MaybeUninit::uninit(); 512];
+                let mut buffer = ReadBuf::uninit(&mut room);
+                match Pin::new(&mut *socket).poll_read(cx, &mut buffer) {
+                    Poll::Pending => return Poll::Pending,
+                    Poll::Ready(Ok(())) if !buffer.filled().is_empty() && *noise_bytes < NOISE_BYTES_MAX => {
+                        *noise_bytes += buffer.filled().len();
+                    }
+                    Poll::Ready(_) => return Poll::Ready(()),
                 }
             }
         })
