@@ -1,4 +1,5 @@
-//! One connection: its requests through hyper, then, if one of them opens an event stream, that stream alone.
+//! One connection: the handshake of TLS, where there is one, then HTTP/2 (see `http2`) or HTTP/1.1, of which this is:
+//! its requests through hyper, then, if one of them opens an event stream, that stream alone.
 //!
 //! hyper keeps 10 KB for a connection and several allocations for each chunk, which is nothing for a request and a lot
 //! for 10,000 readers. So an event stream takes its socket from hyper, and everything else of the connection is freed.
@@ -13,11 +14,12 @@
 
 use super::ConnectionSettings;
 use super::guard::OverTls;
+use super::http2;
 use super::service::{AnswerBody, Service};
 use super::socket::Socket;
 use super::stream::EventStream;
 use super::tls::Tls;
-use super::transfer::Transfer;
+use super::transfer::{Alone, Transfer};
 use axum::body::Body;
 use axum::http::{Request, Response, Version};
 use hyper::body::{Body as HttpBody, Frame, Incoming, SizeHint};
@@ -31,7 +33,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::net::TcpStream;
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep_until, timeout_at};
 use tokio_rustls::server::TlsStream;
@@ -51,12 +53,13 @@ const PLAIN_ANSWER: &[u8] =
 /// A connection ended before its time; no affair of ours, since what was promised is in the log.
 pub(super) type Broken = Box<dyn std::error::Error + Send + Sync>;
 
-/// Serves a connection to its end, whatever it speaks. Once `stopping` is true it ends after the request that is under way; open streams
-/// are told by the `closing` of the service.
+/// Serves a connection to its end, whatever it speaks. Once `stopping` is true it ends after the requests that are under way; open streams
+/// are told by the `closing` of the service. `places` are those that streams on HTTP/2 share with connections.
 pub(super) async fn serve(
     socket: TcpStream,
     service: Service,
     settings: Arc<ConnectionSettings>,
+    places: Arc<Semaphore>,
     stopping: watch::Receiver<bool>,
 ) -> Result<(), Broken> {
     let since = Instant::now();
@@ -65,6 +68,10 @@ pub(super) async fn serve(
         Some(tls) => {
             let shaken = timeout_at(since + settings.header_timeout, handshake(tls, socket)).await;
             match shaken.map_err(|_| "the client did not finish the handshake in time")?? {
+                Some(socket) if socket.get_ref().1.alpn_protocol() == Some(b"h2") => {
+                    let socket = Socket::Tls(Box::new(socket));
+                    return Box::pin(http2::serve(socket, service, settings, places, stopping, since)).await;
+                }
                 Some(socket) => Socket::Tls(Box::new(socket)),
                 None => return Ok(()),
             }
@@ -103,8 +110,8 @@ async fn serve_http1(
             let socket = socket.detach()?;
             let sent = async move {
                 let (head, stream) = response.into_parts();
-                let transfer = Transfer::begin(socket.attach()?, version, &head.headers).await?;
-                stream.send(transfer).await
+                let transfer = Alone::begin(socket.attach()?, version, &head.headers).await?;
+                stream.send(Transfer::Alone(transfer)).await
             };
             streams.spawn_on(sent, &handle);
             streams.join_next().await.expect("one was spawned")??;

@@ -33,7 +33,8 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// Bounds of connections.
 #[derive(Debug, Clone)]
 pub struct ConnectionSettings {
-    /// Most connections at one time; further ones wait in the listen queue.
+    /// Most connections at one time; further ones wait in the listen queue. An event stream on HTTP/2 counts as one more,
+    /// and is turned away beyond it.
     pub connections_max: usize,
     /// How long a request head may take to arrive.
     pub header_timeout: Duration,
@@ -111,7 +112,13 @@ pub async fn serve(
             );
             continue;
         }
-        let connection = connection::serve(socket, service.clone(), settings.clone(), stopping.subscribe());
+        let connection = connection::serve(
+            socket,
+            service.clone(),
+            settings.clone(),
+            permits.clone(),
+            stopping.subscribe(),
+        );
         connections.spawn(async move {
             if let Err(error) = connection.await {
                 tracing::debug!(error = &*error as &dyn std::error::Error, "a connection broke");

@@ -5,6 +5,7 @@
 //! | file | holds |
 //! |---|---|
 //! | `listen`, `connection` | the accept loop; one connection and its time-outs |
+//! | `http2` | one connection of HTTP/2: its streams and its bounds |
 //! | `tls`, `socket` | the certificate and its replacement; a socket, plain or within TLS |
 //! | `service` | the routes, and what every request passes |
 //! | `guard` | what every request is checked for: shape, host, origin |
@@ -13,7 +14,7 @@
 //! | `cloudevents` | POST: events that come as CloudEvents |
 //! | `close` | the end of a stream |
 //! | `read`, `query`, `accept` | GET: handlers, parameters, content negotiation |
-//! | `stream`, `transfer` | an event stream; how it is sent on a socket of its own |
+//! | `stream`, `transfer` | an event stream; how it is sent, alone on a socket or among others |
 //! | `page`, `csv` | JSON pages, NDJSON and CSV |
 //! | `streams` | which streams there are, and how much is in them |
 //! | `problem` | RFC 9457 |
@@ -28,6 +29,7 @@ mod csv;
 mod envelope;
 mod form;
 mod guard;
+mod http2;
 mod listen;
 mod origin;
 mod page;
