@@ -152,13 +152,12 @@ struct Answering {
 }
 
 impl Answering {
-    async fn answer(self, mut request: Request<Incoming>, mut open: Open) -> Response<Http2Body> {
+    async fn answer(self, mut request: Request<Incoming>, open: Open) -> Response<Http2Body> {
         request.extensions_mut().insert(OverTls);
         name_host(&mut request);
         let (mut head, body) = self.service.answer(request).await.into_parts();
         // Says nothing here, and must not be sent (RFC 9113, section 8.2.2).
         head.headers.remove(header::CONNECTION);
-        open.is_answered = true;
         let source = match body {
             AnswerBody::Whole(body) => Source::Whole(body),
             AnswerBody::Stream(stream) => match self.places.try_acquire_owned() {
@@ -174,7 +173,10 @@ impl Answering {
                 Err(_) => Source::Whole(Body::from(stream.turn_away())),
             },
         };
-        Response::from_parts(head, Http2Body { source, rest: Bytes::new(), _open: open })
+        let mut body = Http2Body { source, rest: Bytes::new(), open };
+        // An empty body is not asked for.
+        body.open.is_answered = body.is_end_stream();
+        Response::from_parts(head, body)
     }
 }
 
@@ -309,7 +311,7 @@ struct Http2Body {
     source: Source,
     /// What is left of the chunk that the last piece was of.
     rest: Bytes,
-    _open: Open,
+    open: Open,
 }
 
 enum Source {
@@ -326,6 +328,8 @@ impl HttpBody for Http2Body {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Self::Data>, Self::Error>>> {
         let this = self.get_mut();
+        // It is asked for once the head has gone, which it does not if the client has reset the stream.
+        this.open.is_answered = true;
         // Whoever asks for more has had the piece before taken.
         let _ = WAITING_SINCE.try_with(|since| since.set(None));
         if this.rest.is_empty() {

@@ -11,6 +11,7 @@
 //! | `docs` | every curl line of the documents |
 //! | `bench` | the load generator, and that it finds what a server does wrong |
 //! | `slow` | clients that send or read slowly or not at all |
+//! | `tls`, `http2` | certificates and handshakes; many streams on one connection, and who abuses it |
 //! | `regression` | one test for each bug there was |
 //!
 //! Tests wait for conditions. A time-out in here only ends a test that hangs.
@@ -22,6 +23,7 @@ mod cloudevents;
 mod dialect;
 mod docs;
 mod errors;
+mod http2;
 mod malformed;
 mod pages;
 mod raw;
@@ -33,3 +35,4 @@ mod slow;
 mod stream;
 mod streams;
 mod table;
+mod tls;
