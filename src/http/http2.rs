@@ -117,21 +117,16 @@ pub(super) async fn serve(
             }
             let now = Instant::now();
             let deadline = requests.deadline(&settings, dismissed);
-            match deadline {
-                Some(deadline) if deadline > now => {
-                    if deadline < timer.deadline() {
-                        timer.as_mut().reset(deadline);
-                    }
-                }
-                Some(_) if dismissed.is_some() => {
+            if deadline.is_some_and(|deadline| deadline <= now) {
+                if dismissed.is_some() {
                     return Poll::Ready(Err("the client was silent for too long".into()));
                 }
-                Some(_) => {
-                    dismissed = Some(now);
-                    connection.as_mut().graceful_shutdown();
-                    continue;
-                }
-                None => {}
+                dismissed = Some(now);
+                connection.as_mut().graceful_shutdown();
+                continue;
+            }
+            if let Some(deadline) = deadline.filter(|deadline| *deadline < timer.deadline()) {
+                timer.as_mut().reset(deadline);
             }
             if timer.as_mut().poll(cx).is_pending() {
                 return Poll::Pending;
