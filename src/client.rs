@@ -6,6 +6,8 @@ use crate::sse::{self, Item, Parser};
 use crate::wire::ReceiptJson;
 use bytes::Bytes;
 use serde::de::DeserializeOwned;
+use std::error::Error;
+use std::io;
 use std::time::Duration;
 
 /// Largest event that the tail takes. *Units*: bytes. The server's largest is 16 MiB, before JSON escapes.
@@ -32,6 +34,15 @@ pub enum ClientError {
         /// Why.
         #[source]
         source: reqwest::Error,
+    },
+    /// The server has a certificate that is not trusted. Nothing was asked.
+    #[error("{url} has a certificate that is not trusted")]
+    Untrusted {
+        /// What was to be asked.
+        url: String,
+        /// What is wrong with it.
+        #[source]
+        source: rustls::Error,
     },
     /// The server refused, and says why.
     #[error("{status} {code}: {detail}")]
@@ -65,7 +76,7 @@ impl ClientError {
         match self {
             Self::Unreachable { is_unsent, .. } => *is_unsent,
             Self::Refused { is_retryable, had_no_effect, .. } => *is_retryable && *had_no_effect,
-            Self::NotEvertail { .. } => false,
+            Self::Untrusted { .. } | Self::NotEvertail { .. } => false,
         }
     }
 }
@@ -250,7 +261,9 @@ impl Tail {
                     Err(error @ ClientError::Refused { is_retryable: false, status: ..500, .. }) => {
                         return Err(error);
                     }
-                    Err(error @ ClientError::NotEvertail { .. }) => return Err(error),
+                    Err(error @ (ClientError::NotEvertail { .. } | ClientError::Untrusted { .. })) => {
+                        return Err(error);
+                    }
                     Err(_) => return Ok(self.disconnected()),
                 }
                 continue;
@@ -315,11 +328,27 @@ impl Tail {
 }
 
 fn unreachable(url: &str, source: reqwest::Error) -> ClientError {
-    ClientError::Unreachable {
-        url: url.to_owned(),
-        is_unsent: source.is_connect(),
-        source: source.without_url(),
+    let url = url.to_owned();
+    match tls_error(&source) {
+        Some(source @ rustls::Error::InvalidCertificate(_)) => ClientError::Untrusted { url, source },
+        _ => ClientError::Unreachable { url, is_unsent: source.is_connect(), source: source.without_url() },
     }
+}
+
+/// What TLS says, if it was that which failed.
+fn tls_error(error: &reqwest::Error) -> Option<rustls::Error> {
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        if let Some(error) = error.downcast_ref::<rustls::Error>() {
+            return Some(error.clone());
+        }
+        cause = match error.downcast_ref::<io::Error>() {
+            // Its source is that of what it holds.
+            Some(error) => error.get_ref().map(|held| held as &(dyn Error + 'static)),
+            None => error.source(),
+        };
+    }
+    None
 }
 
 async fn refused(mut response: reqwest::Response) -> ClientError {

@@ -3,7 +3,7 @@
 
 use crate::raw::Connection;
 use crate::server::{Server, Settings, within};
-use evertail::client::{Client, TailItem};
+use evertail::client::{Client, ClientError, TailItem};
 use evertail::http::{Closing, Tls, TlsFiles};
 use rcgen::CertifiedKey;
 use reqwest::Version;
@@ -265,6 +265,9 @@ async fn client_trusts_whom_it_is_told_to() {
     }
     let wary = Client::over_tls(&url, Some(other.pem.as_bytes())).unwrap();
     let error = wary.append("a", "application/json", b"{}".to_vec()).await.unwrap_err();
-    assert!(error.is_safe_to_retry(), "nothing was asked: {error:?}");
+    assert!(matches!(error, ClientError::Untrusted { .. }), "{error:?}");
+    // Waiting does not help, so the tail does not.
+    let error = within("the refusal", wary.tail(None, "").next()).await.unwrap_err();
+    assert!(matches!(error, ClientError::Untrusted { .. }), "{error:?}");
     assert_eq!(server.table().await.len(), 1);
 }
