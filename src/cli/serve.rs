@@ -102,6 +102,11 @@ fn start_logging(config: &Config) -> Result<(), Failure> {
             config.log_filter
         ))
     })?;
+    // A line for each frame of HTTP/2 is for who asks for it by name.
+    let filter = match config.log_filter.contains("h2") {
+        true => filter,
+        false => filter.add_directive("h2=warn".parse().expect("a directive")),
+    };
     let is_text = match config.log_format {
         LogFormat::Auto => io::stderr().is_terminal(),
         LogFormat::Text => true,

@@ -60,14 +60,20 @@ pub(super) async fn serve(
     service: Service,
     settings: Arc<ConnectionSettings>,
     places: Arc<Semaphore>,
-    stopping: watch::Receiver<bool>,
+    mut stopping: watch::Receiver<bool>,
 ) -> Result<(), Broken> {
     let since = Instant::now();
     let socket = match &settings.tls {
         None => Socket::Plain(socket),
         Some(tls) => {
-            let shaken = timeout_at(since + settings.header_timeout, handshake(tls, socket)).await;
-            match shaken.map_err(|_| "the client did not finish the handshake in time")?? {
+            let shaking = timeout_at(since + settings.header_timeout, handshake(tls, socket));
+            let shaken = tokio::select! {
+                biased;
+                shaken = shaking => shaken.map_err(|_| "the client did not finish the handshake in time")?,
+                // Nothing was asked yet.
+                _ = stopping.wait_for(|is_stopping| *is_stopping) => return Ok(()),
+            };
+            match shaken? {
                 Some(socket) if socket.get_ref().1.alpn_protocol() == Some(b"h2") => {
                     let socket = Socket::Tls(Box::new(socket));
                     return Box::pin(http2::serve(socket, service, settings, places, stopping, since)).await;

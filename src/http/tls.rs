@@ -136,7 +136,12 @@ impl Tls {
             // A file may be on a slow disk.
             let looked = tokio::task::spawn_blocking(move || tls.reload()).await;
             match looked {
-                Ok(looked) => complaint.hear(looked.err()),
+                Ok(Err(error)) if complaint.is_due(&error) => tracing::warn!(
+                    error = &error as &dyn std::error::Error,
+                    "the new certificate is not used; the one before still is"
+                ),
+                Ok(Err(_)) => {}
+                Ok(Ok(_)) => complaint = Complaint::default(),
                 Err(_) => return std::future::pending().await,
             }
         }
@@ -161,20 +166,12 @@ struct Complaint {
 }
 
 impl Complaint {
-    fn hear(&mut self, error: Option<TlsError>) {
-        let Some(error) = error else {
-            *self = Self::default();
-            return;
-        };
+    /// Whether this error is to be told: when it is seen the second time in a row, and only then.
+    fn is_due(&mut self, error: &TlsError) -> bool {
         let text = error.to_string();
         self.times = if self.text == text { self.times.saturating_add(1) } else { 1 };
         self.text = text;
-        if self.times == 2 {
-            tracing::warn!(
-                error = &error as &dyn std::error::Error,
-                "the new certificate is not used; the one before still is"
-            );
-        }
+        self.times == 2
     }
 }
 
@@ -222,4 +219,21 @@ impl Contents {
 
 fn shown(path: &Path) -> String {
     path.display().to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn files_that_stay_broken_are_told_once() {
+        let error = |file: &str| TlsError::Unreadable {
+            file: file.to_owned(),
+            variable: "EVERTAIL_TLS_KEY",
+            source: io::ErrorKind::NotFound.into(),
+        };
+        let mut complaint = Complaint::default();
+        let told = ["a", "a", "a", "b", "a", "a"].map(|file| complaint.is_due(&error(file)));
+        assert_eq!(told, [false, true, false, false, false, true]);
+    }
 }

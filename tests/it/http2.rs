@@ -124,7 +124,7 @@ async fn stream_beyond_the_most_is_told_to_come_back() {
         (away.status().as_u16(), &away.headers()["content-type"]),
         (200, &"text/event-stream; charset=utf-8".parse().unwrap())
     );
-    let blocks = blocks(&body(away).await, true);
+    let blocks = blocks(&within("the end", body(away)).await, true);
     assert_eq!(blocks[0].event.as_deref(), Some("evertail.notice"));
     assert_eq!(blocks[0].data, [r#"{"reason":"overloaded"}"#]);
     assert!(blocks.len() == 1 && blocks[0].retry.is_some());
@@ -521,6 +521,18 @@ async fn resets_that_the_client_provokes_end_its_connection() {
     .await;
     assert!(matches!(ended, None | ENHANCE_YOUR_CALM), "{ended:?}");
     goes_on(&server, reader).await;
+}
+
+#[tokio::test]
+async fn server_is_no_proxy() {
+    let identity = Identity::new();
+    let server = secure(&identity, |_| ()).await;
+    let mut client = Client::connect(&identity, &server).await;
+    let connect = http::Request::builder().method("CONNECT").uri("localhost:8888");
+    let (answer, _sending) = client.ask(connect, false).await.unwrap();
+    problem(within("the answer", answer).await.unwrap(), 404, "route_not_found").await;
+    let (answer, _) = client.ask(request("OPTIONS", "/api/v1/a"), true).await.unwrap();
+    assert!(within("the answer", answer).await.unwrap().status().is_success());
 }
 
 #[tokio::test]

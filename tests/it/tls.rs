@@ -238,6 +238,21 @@ async fn handshake_that_is_not_finished_in_time_is_ended() {
 }
 
 #[tokio::test]
+async fn stop_does_not_wait_for_handshakes() {
+    let never = Duration::from_secs(3600);
+    let server = secure(&Identity::new(), |settings| {
+        settings.connections.header_timeout = never;
+        settings.connections.drain_timeout = never;
+    })
+    .await;
+    let mut silent = Connection::open(server.address).await;
+    // Accepted after the silent one, and answered.
+    server.append("a", "{}").await;
+    let (_, said) = tokio::join!(server.restart(), silent.until_closed());
+    assert_eq!(said, b"");
+}
+
+#[tokio::test]
 async fn connection_that_asks_for_nothing_is_ended() {
     let identity = Identity::new();
     let server = secure(&identity, |settings| settings.connections.header_timeout = SOON).await;
