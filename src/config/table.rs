@@ -98,7 +98,7 @@ settings! {
         "1 to 64",
         "Larger when history matters more than the latency of appends.";
     CONNECTIONS_MAX: "EVERTAIL_CONNECTIONS_MAX" = "10000",
-        "Most connections at one time; lowered at the start to what the descriptor limit allows.",
+        "Most connections at one time, open streams on HTTP/2 included; lowered at the start to what the descriptor limit allows.",
         "1 to 1000000",
         "With more readers, together with the descriptor limit of the service.";
     KEEP_ALIVE_SECONDS: "EVERTAIL_KEEP_ALIVE_SECONDS" = "15",

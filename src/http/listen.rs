@@ -33,8 +33,8 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// Bounds of connections.
 #[derive(Debug, Clone)]
 pub struct ConnectionSettings {
-    /// Most connections at one time; further ones wait in the listen queue. An event stream on HTTP/2 counts as one more,
-    /// and is turned away beyond it.
+    /// Most connections at one time; further ones wait in the listen queue. An event stream on HTTP/2 counts as one more
+    /// and is turned away beyond it; one place is kept for the next connection.
     pub connections_max: usize,
     /// How long a request head may take to arrive.
     pub header_timeout: Duration,

@@ -116,9 +116,14 @@ async fn many_streams_share_a_connection_and_each_gets_every_event() {
 #[tokio::test]
 async fn stream_beyond_the_most_is_told_to_come_back() {
     let identity = Identity::new();
-    let server = secure(&identity, |settings| settings.connections.connections_max = 3).await;
+    // The connection, two streams, and the place that is kept for the next connection.
+    let server = secure(&identity, |settings| settings.connections.connections_max = 4).await;
     let mut client = Client::connect(&identity, &server).await;
-    let open = [client.get("/api/v1/a").await, client.get("/api/v1/a").await];
+    let mut open = [client.get("/api/v1/a").await, client.get("/api/v1/a").await];
+    for stream in &mut open {
+        let first = within("the cursor", stream.body_mut().data()).await.unwrap().unwrap();
+        assert!(String::from_utf8_lossy(&first).contains("evertail.cursor"));
+    }
     let away = client.get("/api/v1/a").await;
     assert_eq!(
         (away.status().as_u16(), &away.headers()["content-type"]),
@@ -467,6 +472,30 @@ async fn flood(
 
 /// RFC 9113, section 7.
 const ENHANCE_YOUR_CALM: Option<u32> = Some(0xb);
+
+#[tokio::test]
+async fn client_that_answers_no_ping_is_gone() {
+    let identity = Identity::new();
+    let server = secure(&identity, |settings| settings.connections.send_timeout = SOON).await;
+    // One that answers, and has a stream as quiet as the other's.
+    let mut living = Client::connect(&identity, &server).await;
+    let stream = living.get("/api/v1/a").await;
+    let mut dead = identity.connect(server.address, &["h2"]).await.unwrap();
+    let mut bytes = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".to_vec();
+    bytes.extend(frame(SETTINGS, 0, 0, &[]));
+    let mut get = post();
+    get[0] = 0x82;
+    bytes.extend(frame(HEADERS, END_HEADERS | END_STREAM, 1, &get));
+    dead.write_all(&bytes).await.unwrap();
+    let mut said = Vec::new();
+    within("the server closes", async {
+        while dead.read_buf(&mut said).await.is_ok_and(|length| length > 0) {}
+    })
+    .await;
+    assert!(String::from_utf8_lossy(&said).contains("evertail.cursor"), "its stream was open");
+    assert_eq!(living.get("/healthz").await.status(), 200);
+    drop(stream);
+}
 
 #[tokio::test]
 async fn flood_of_empty_data_is_ended() {

@@ -218,6 +218,27 @@ fn files_that_cannot_be_served_are_told_with_what_to_do() {
 }
 
 #[tokio::test]
+async fn reader_that_leaves_gives_its_place_up() {
+    let identity = Identity::new();
+    // A connection; on HTTP/2 its stream besides, and the place that is kept for the next connection.
+    for (is_http1, connections_max) in [(true, 1), (false, 3)] {
+        let change = |settings: &mut Settings| settings.connections.connections_max = connections_max;
+        let mut server = secure(&identity, change).await;
+        if is_http1 {
+            server.use_http1();
+        }
+        for _ in 0..5 {
+            within("a place", async {
+                // On HTTP/2 who comes a moment too early is told to come back.
+                while server.stream("/api/v1/a").await.event().await.event != "evertail.cursor" {}
+            })
+            .await;
+        }
+        assert_eq!(server.get("/healthz").send().await.unwrap().status(), 200);
+    }
+}
+
+#[tokio::test]
 async fn plain_request_is_told_that_the_port_speaks_tls() {
     let server = secure(&Identity::new(), |_| ()).await;
     let mut connection = Connection::open(server.address).await;
