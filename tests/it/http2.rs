@@ -175,7 +175,7 @@ async fn host_and_origin_are_those_of_http2() {
 async fn bodies_have_their_bounds_too() {
     let identity = Identity::new();
     let server = secure(&identity, |settings| {
-        settings.http.body_timeout = SOON;
+        settings.http.body_timeout = Duration::from_secs(2);
         settings.http.event_bytes_max = 1 << 10;
         settings.http.batch_bytes_max = 600 << 10;
     })
@@ -203,7 +203,7 @@ async fn reader_that_takes_nothing_holds_up_nobody_and_is_reset() {
     let identity = Identity::new();
     let server = secure(&identity, |settings| {
         settings.log.window_bytes_max = 64 << 10;
-        settings.connections.send_timeout = Duration::from_secs(2);
+        settings.connections.send_timeout = Duration::from_secs(3);
     })
     .await;
     let mut client = Client::with(&identity, &server, |builder| {
@@ -476,7 +476,8 @@ const ENHANCE_YOUR_CALM: Option<u32> = Some(0xb);
 #[tokio::test]
 async fn client_that_answers_no_ping_is_gone() {
     let identity = Identity::new();
-    let server = secure(&identity, |settings| settings.connections.send_timeout = SOON).await;
+    let server =
+        secure(&identity, |settings| settings.connections.send_timeout = Duration::from_secs(2)).await;
     // One that answers, and has a stream as quiet as the other's.
     let mut living = Client::connect(&identity, &server).await;
     let stream = living.get("/api/v1/a").await;

@@ -276,7 +276,8 @@ async fn stop_does_not_wait_for_handshakes() {
 #[tokio::test]
 async fn connection_that_asks_for_nothing_is_ended() {
     let identity = Identity::new();
-    let server = secure(&identity, |settings| settings.connections.header_timeout = SOON).await;
+    let server =
+        secure(&identity, |settings| settings.connections.header_timeout = Duration::from_secs(2)).await;
     for protocols in [&["http/1.1"], &["h2"]] {
         let mut silent = identity.connect(server.address, protocols).await.unwrap();
         let mut nowhere = tokio::io::sink();
