@@ -5,11 +5,11 @@
 #![expect(clippy::unwrap_used, reason = "a benchmark that cannot run says so by panicking")]
 
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
-use evertail::event::{Content, Event, EventType, Selection, Seq, StreamName, Timestamp};
+use evertail::event::{Content, Event, EventType, RetentionRules, Selection, Seq, StreamName, Timestamp};
 use evertail::frames::{Format, Frames, PageBuilder, page_of_texts};
 use evertail::http::{HttpSettings, OriginSettings, parse_body};
-use evertail::log::{Append, Log, LogSettings, ReaderOptions, Retention, Step};
-use evertail::store::{self, Opened, PageLimits, StoreSettings};
+use evertail::log::{Append, Log, LogSettings, ReaderOptions, Step};
+use evertail::store::{self, Cause, Excess, Opened, PageLimits, StoreSettings};
 use std::hint::black_box;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -123,11 +123,8 @@ fn keep_up(place: &mut Place, is_trim: bool) -> Duration {
         let state = appender.log_state().await.unwrap();
         let start = Instant::now();
         if is_trim {
-            let through = state.trimmed_seq + 4_096;
-            let mut trimmed_seq = state.trimmed_seq;
-            while trimmed_seq < through {
-                trimmed_seq = appender.trim_step(trimmed_seq, through).await.unwrap().trimmed_seq;
-            }
+            let excess = Excess { through: state.trimmed_seq + 4_096, ..Excess::default() };
+            while appender.trim_step(None, excess, Cause::Retention).await.unwrap().events > 0 {}
         } else {
             assert!(appender.index_block(state.last_seq, state.trimmed_seq).await.unwrap());
         }
@@ -190,7 +187,7 @@ fn window(criterion: &mut Criterion) {
         queue_bytes_max: 64 << 20,
         window_bytes_max: 64 << 20,
         disk_free_bytes_min: 0,
-        retention: Retention::default(),
+        retention: RetentionRules::default(),
         catch_up_pages_max: 1,
         notice_interval: Duration::from_secs(1),
     };

@@ -3,8 +3,9 @@
 //! Shares only `event`-free L0 with the server (`sse`, `wire`), so that a test through it checks the wire.
 
 use crate::sse::{self, Item, Parser};
-use crate::wire::ReceiptJson;
+use crate::wire::{GapData, ReceiptJson};
 use bytes::Bytes;
+use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use serde::de::DeserializeOwned;
 use std::error::Error;
 use std::io;
@@ -157,6 +158,58 @@ impl Client {
         parsed.map_err(|error| ClientError::NotEvertail { url, what: error.to_string() })
     }
 
+    /// Ends a stream, with the body of that route, and returns the receipt of its final event.
+    ///
+    /// *Errors*: see [`ClientError::is_safe_to_retry`]; closing it again is no error. *Cancel safety*: the server commits
+    /// all the same.
+    pub async fn close(&self, stream: &str, body: Vec<u8>) -> Result<ReceiptJson, ClientError> {
+        let url = format!("{}/close", self.url(Some(stream)));
+        let sent = self.http.post(&url).header("content-type", "application/json").body(body).send().await;
+        let text = answer(&url, sent).await?;
+        serde_json::from_str(&text).map_err(|error| ClientError::NotEvertail { url, what: error.to_string() })
+    }
+
+    /// Has the server trim, or say what it would trim: the body and the answer of that route. A trim may take minutes.
+    ///
+    /// *Errors*: the server refuses, or does not answer. *Cancel safety*: the server trims all the same.
+    pub async fn trim(&self, body: Vec<u8>) -> Result<String, ClientError> {
+        let url = format!("{}/admin/trim", self.base);
+        let sent = self.http.post(&url).header("content-type", "application/json").body(body).send().await;
+        answer(&url, sent).await
+    }
+
+    /// All holds, as that route lists them.
+    ///
+    /// *Errors*: the server refuses, or does not answer. *Cancel safety*: safe.
+    pub async fn holds(&self) -> Result<String, ClientError> {
+        let url = format!("{}/admin/holds", self.base);
+        answer(&url, self.http.get(&url).send().await).await
+    }
+
+    /// Holds a stream, and returns the hold.
+    ///
+    /// *Errors*: the server refuses, or does not answer; repeating it is no error. *Cancel safety*: the server commits all
+    /// the same.
+    pub async fn hold(&self, stream: &str, name: &str, body: Vec<u8>) -> Result<String, ClientError> {
+        let url = self.hold_url(stream, name);
+        let sent = self.http.put(&url).header("content-type", "application/json").body(body).send().await;
+        answer(&url, sent).await
+    }
+
+    /// Releases a hold, and returns what it was.
+    ///
+    /// *Errors*: the server refuses, or does not answer. *Cancel safety*: the server commits all the same.
+    pub async fn release(&self, stream: &str, name: &str, body: Vec<u8>) -> Result<String, ClientError> {
+        let url = self.hold_url(stream, name);
+        let sent = self.http.delete(&url).header("content-type", "application/json").body(body).send().await;
+        answer(&url, sent).await
+    }
+
+    fn hold_url(&self, stream: &str, name: &str) -> String {
+        let part = |text| utf8_percent_encode(text, NON_ALPHANUMERIC);
+        format!("{}/admin/holds/{}/{}", self.base, part(stream), part(name))
+    }
+
     /// Asks for history in the representation that `accept` names. `query` has the parameters, without a `?`.
     ///
     /// *Errors*: the server refuses, or does not answer. *Cancel safety*: safe.
@@ -200,6 +253,15 @@ pub struct History {
 }
 
 impl History {
+    /// What single streams have lost of it before it was asked for.
+    ///
+    /// *Errors*: the server says it in another shape.
+    pub fn gaps(&self) -> Result<Vec<GapData>, ClientError> {
+        let Some(value) = self.response.headers().get("evertail-gaps") else { return Ok(Vec::new()) };
+        serde_json::from_slice(value.as_bytes())
+            .map_err(|error| ClientError::NotEvertail { url: self.url.clone(), what: error.to_string() })
+    }
+
     /// The next bytes; `None` at the end, which is reached only when it is whole.
     ///
     /// *Errors*: the connection broke. *Cancel safety*: safe.
@@ -325,6 +387,15 @@ impl Tail {
         let doubled = self.retry.saturating_mul(1 << self.failures.saturating_sub(1).min(5));
         doubled.min(RETRY_MAX)
     }
+}
+
+/// The text of an answer that is what was asked for.
+async fn answer(url: &str, sent: Result<reqwest::Response, reqwest::Error>) -> Result<String, ClientError> {
+    let response = sent.map_err(|source| unreachable(url, source))?;
+    if !response.status().is_success() {
+        return Err(refused(response).await);
+    }
+    response.text().await.map_err(|source| unreachable(url, source))
 }
 
 fn unreachable(url: &str, source: reqwest::Error) -> ClientError {

@@ -2,6 +2,7 @@
 //!
 //! Layer L0. Knows `event`; knows no HTTP, no SQL and no SSE.
 
+pub mod admin;
 pub mod cloud;
 
 use crate::event::{EventText, Receipt, Seq};
@@ -22,6 +23,12 @@ pub mod control {
     pub const CLOSED: &str = crate::event::EventType::CLOSED;
     /// The stream is about to end and may be opened again; data: [`super::NoticeData`].
     pub const NOTICE: &str = "evertail.notice";
+
+    /// Whether a frame of this name is said of the stream rather than stored in the log. Events of the server's own have
+    /// names that begin alike.
+    pub fn is_control(name: &str) -> bool {
+        matches!(name, CURSOR | GAP | RESET | NOTICE)
+    }
 }
 
 /// Data of `evertail.cursor`.
@@ -44,6 +51,9 @@ pub struct GapData {
     pub to: Seq,
     /// Why: `trimmed`.
     pub reason: String,
+    /// Only events of these streams may be missing, `*` meaning any; empty, and then not there: everything is.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub streams: Vec<String>,
 }
 
 /// Data of `evertail.reset`.

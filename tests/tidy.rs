@@ -2,8 +2,9 @@
 #![expect(clippy::unwrap_used, reason = "a test says what it expects by panicking")]
 
 use evertail::config::{CLIENT_SETTINGS, SETTINGS};
+use evertail::event::RetentionRules;
 use evertail::http::ProblemCode;
-use evertail::log::{Log, LogSettings, Retention};
+use evertail::log::{Log, LogSettings};
 use evertail::store::StoreSettings;
 use sqlx::{ConnectOptions, sqlite::SqliteConnectOptions};
 use std::collections::BTreeSet;
@@ -15,7 +16,7 @@ use std::time::Duration;
 const LAYERS: [(&str, &[&str]); 12] = [
     ("event", &[]),
     ("sse", &[]),
-    ("config", &[]),
+    ("config", &["event"]),
     ("wire", &["event"]),
     ("frames", &["event", "sse", "wire"]),
     ("store", &["event"]),
@@ -286,7 +287,7 @@ async fn every_migration_file_is_in_the_binary() {
         queue_bytes_max: 1 << 20,
         window_bytes_max: 0,
         disk_free_bytes_min: 0,
-        retention: Retention::default(),
+        retention: RetentionRules::default(),
         catch_up_pages_max: 1,
         notice_interval: Duration::from_secs(1),
     })

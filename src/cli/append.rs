@@ -110,9 +110,17 @@ pub(super) async fn attempt(
     body: Vec<u8>,
     is_repeatable: bool,
 ) -> Result<Vec<ReceiptJson>, ClientError> {
+    again(is_repeatable, async || client.append(stream, content_type, body.clone()).await).await
+}
+
+/// Asks for something, again if that is of use and cannot do it twice.
+pub(super) async fn again<T>(
+    is_repeatable: bool,
+    ask: impl AsyncFn() -> Result<T, ClientError>,
+) -> Result<T, ClientError> {
     let mut attempt = 1;
     loop {
-        match client.append(stream, content_type, body.clone()).await {
+        match ask().await {
             Err(error)
                 if attempt < ATTEMPTS_MAX
                     && (error.is_safe_to_retry() || is_repeatable && is_passing(&error)) =>

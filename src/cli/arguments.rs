@@ -59,13 +59,15 @@ pub fn command() -> Command {
                 .after_help(
                     "What is exported ends with the newest event of the moment it began. A broken connection is taken up again \
                      where it broke.\n\nExamples:\n  evertail export --output log.ndjson.zst\n  \
-                     evertail export 'orders.*' --since 7d --output orders.csv\n  evertail export --output log.ndjson --resume",
+                     evertail export 'orders.*' --since 7d --output orders.csv\n  evertail export --output log.ndjson --resume\n  \
+                     evertail export --output log.cloudevents.json",
                 )
                 .arg(Arg::new("stream").value_name("STREAM").help(
                     "The stream, or streams such as orders.*; without it, the whole log",
                 ))
-                .arg(text("output", "FILE", "Where to; .csv is CSV, anything else NDJSON, with .zst behind it compressed [default: stdout, NDJSON]"))
-                .arg(text("format", "FORMAT", "ndjson or csv, whatever the file is called").value_parser(["ndjson", "csv"]))
+                .arg(text("output", "FILE", "Where to; .csv is CSV, .cloudevents.json an array of CloudEvents, .cloudevents.ndjson one a line, anything else NDJSON; with .zst behind it compressed [default: stdout, NDJSON]"))
+                .arg(text("format", "FORMAT", "ndjson, csv, cloudevents (an array) or cloudevents-lines, whatever the file is called")
+                    .value_parser(["ndjson", "csv", "cloudevents", "cloudevents-lines"]))
                 .arg(Arg::new("resume").long("resume").action(clap::ArgAction::SetTrue).requires("output").help("Go on behind the last event of the file"))
                 .args(reading_flags())
                 .args(server()),
@@ -74,15 +76,23 @@ pub fn command() -> Command {
             Command::new("import")
                 .about("Append the events of an export to a running server")
                 .after_help(
-                    "Reads NDJSON as export writes it, compressed if the file ends in .zst. Events with an id that are there already \
-                     are not appended again. seq and created_at are given anew.\n\nExamples:\n  evertail import log.ndjson.zst\n  \
-                     evertail import events.ndjson --on-error skip\n  evertail import events.ndjson --from-line 1234",
+                    "Reads what export writes, but for CSV, and recognises it: events or CloudEvents, a line each, or CloudEvents in \
+                     one array; compressed if the file ends in .zst. Events with an id that are there already are not appended \
+                     again. seq and created_at are given anew, streams that had ended are closed again, and what the other server \
+                     told in its own stream, evertail, is left out.\n\nExamples:\n  evertail import log.ndjson.zst\n  \
+                     evertail import events.ndjson --on-error skip\n  evertail import events.ndjson --from-line 1234\n  \
+                     evertail import log.cloudevents.json --from-element 1234",
                 )
                 .arg(Arg::new("file").required(true).value_name("FILE").help("The file; - reads stdin"))
-                .arg(text("on-error", "WHAT", "What to do with a line that is refused").value_parser(["stop", "skip"]).default_value("stop"))
-                .arg(text("from-line", "N", "Begin with this line").value_parser(value_parser!(u64).range(1..)))
+                .arg(text("format", "FORMAT", "What the file is, and nothing else: ndjson, cloudevents (an array) or cloudevents-lines [default: recognised]")
+                    .value_parser(["ndjson", "cloudevents", "cloudevents-lines"]))
+                .arg(text("stream", "STREAM", "The stream of CloudEvents that name none; any other is refused"))
+                .arg(text("on-error", "WHAT", "What to do with an event that is refused").value_parser(["stop", "skip"]).default_value("stop"))
+                .arg(text("from-line", "N", "Begin with this line, or element of an array").visible_alias("from-element").value_parser(value_parser!(u64).range(1..)))
                 .args(server()),
         )
+        .subcommand(super::trim::command())
+        .subcommand(super::hold::command())
         .subcommand(super::bench::command())
 }
 
@@ -158,7 +168,7 @@ pub(super) fn url() -> Arg {
 }
 
 /// Where the server is, and whom to trust if it speaks https.
-fn server() -> [Arg; 2] {
+pub(super) fn server() -> [Arg; 2] {
     let ca_file = "PEM file of the authorities to trust over https, instead of those of the system [env: EVERTAIL_CA_FILE]";
     [url(), text("ca-file", "FILE", ca_file)]
 }

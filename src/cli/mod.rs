@@ -6,11 +6,14 @@ mod append;
 mod arguments;
 mod bench;
 mod export;
+mod hold;
 mod import;
+mod items;
 mod output;
 mod progress;
 mod serve;
 mod tail;
+mod trim;
 
 pub use arguments::command;
 
@@ -107,8 +110,10 @@ pub fn run() -> ExitCode {
             Some(("append", matches)) => runtime.block_on(append::run(matches)),
             Some(("bench", matches)) => runtime.block_on(bench::run(matches)),
             Some(("export", matches)) => runtime.block_on(export::run(matches)),
+            Some(("hold", matches)) => runtime.block_on(hold::run(matches)),
             Some(("import", matches)) => runtime.block_on(import::run(matches)),
             Some(("tail", matches)) => runtime.block_on(tail::run(matches)),
+            Some(("trim", matches)) => runtime.block_on(trim::run(matches)),
             serve => {
                 let streams = serve::stream_threads()?;
                 let matches = serve.map_or(&matches, |(_, matches)| matches);

@@ -30,8 +30,26 @@ pub(super) fn printable(text: &str) -> String {
     text.chars().map(|c| if is_harmful(c) { '\u{FFFD}' } else { c }).collect()
 }
 
+/// A number of bytes in the largest binary unit of which there is one.
+pub(super) fn bytes(bytes: u64) -> String {
+    let units = [("TiB", 40), ("GiB", 30), ("MiB", 20), ("KiB", 10)];
+    match units.into_iter().find(|(_, shift)| bytes >> shift > 0) {
+        Some((unit, shift)) => format!("{:.1} {unit}", bytes as f64 / (1_u64 << shift) as f64),
+        None if bytes == 1 => "1 byte".to_owned(),
+        None => format!("{bytes} bytes"),
+    }
+}
+
 #[cfg(test)]
 mod tests {
+    #[test]
+    fn bytes_are_told_in_binary_units() {
+        let told = [0, 1, 1023, 1024, 1536, 1 << 20, 5 << 30, 3 << 40].map(super::bytes);
+        let expected =
+            ["0 bytes", "1 byte", "1023 bytes", "1.0 KiB", "1.5 KiB", "1.0 MiB", "5.0 GiB", "3.0 TiB"];
+        assert_eq!(told, expected);
+    }
+
     #[test]
     fn text_from_the_wire_cannot_steer_a_terminal() {
         assert_eq!(

@@ -3,7 +3,7 @@
 use super::{Exit, Failure, arguments};
 use crate::config::{self, Config, LogFormat};
 use crate::http::{self, Closing, ConnectionSettings, HttpSettings, OriginSettings, Service, Tls, TlsFiles};
-use crate::log::{Log, LogSettings, Retention};
+use crate::log::{Log, LogSettings};
 use crate::store::StoreSettings;
 use clap::ArgMatches;
 use rustix::process::{Resource, Rlimit, getrlimit, setpriority_process, setrlimit};
@@ -165,11 +165,7 @@ fn log_settings(config: &Config) -> LogSettings {
         queue_bytes_max: config.queue_bytes_max,
         window_bytes_max: config.window_bytes_max,
         disk_free_bytes_min: config.disk_free_bytes_min,
-        retention: Retention {
-            events: config.retention_events,
-            bytes: config.retention_bytes,
-            age: config.retention_age,
-        },
+        retention: config.retention.clone(),
         catch_up_pages_max: config.catch_up_pages_max,
         notice_interval: NOTICE_INTERVAL,
     }

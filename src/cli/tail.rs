@@ -20,9 +20,7 @@ pub(super) async fn run(matches: &ArgMatches) -> Result<Exit, Failure> {
             _ = tokio::signal::ctrl_c() => return Ok(Exit::Interrupted),
         };
         match item {
-            Ok(TailItem::Event(event))
-                if event.event.starts_with("evertail.") && event.event != control::CLOSED =>
-            {
+            Ok(TailItem::Event(event)) if control::is_control(&event.event) => {
                 tell(&event.event, &event.data)
             }
             Ok(TailItem::Event(event)) => {
@@ -46,12 +44,7 @@ pub(super) async fn run(matches: &ArgMatches) -> Result<Exit, Failure> {
 fn tell(event: &str, data: &str) {
     match event {
         control::GAP => match serde_json::from_str::<GapData>(data) {
-            Ok(gap) => output::complain(&format!(
-                "seq {} to {} are gone ({}); going on behind them",
-                gap.from,
-                gap.to,
-                output::printable(&gap.reason)
-            )),
+            Ok(gap) => output::complain(&gone(&gap)),
             Err(_) => output::complain("events are gone; going on behind them"),
         },
         control::RESET => match serde_json::from_str::<ResetData>(data) {
@@ -67,6 +60,19 @@ fn tell(event: &str, data: &str) {
         }
         _ => {}
     }
+}
+
+/// A gap in words.
+pub(super) fn gone(gap: &GapData) -> String {
+    let GapData { from, to, reason, streams } = gap;
+    let reason = output::printable(reason);
+    let of_streams = match streams.as_slice() {
+        [] => return format!("seq {from} to {to} are gone ({reason}); going on behind them"),
+        [star] if star == "*" => "of many streams".to_owned(),
+        [stream] => format!("of the stream {}", output::printable(stream)),
+        streams => format!("of the streams {}", output::printable(&streams.join(", "))),
+    };
+    format!("events {of_streams} from seq {from} to {to} are gone ({reason}); going on with what is left")
 }
 
 /// One line for people. The payload is shown as it was stored.
@@ -85,6 +91,19 @@ fn readable(json: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_gap_names_the_streams_that_have_lost_events() {
+        let told = |streams: &[&str]| {
+            let streams = streams.iter().map(|&stream| stream.to_owned()).collect();
+            gone(&GapData { from: 3, to: 9, reason: "trimmed".into(), streams })
+        };
+        assert_eq!(told(&[]), "seq 3 to 9 are gone (trimmed); going on behind them");
+        let rest = "from seq 3 to 9 are gone (trimmed); going on with what is left";
+        assert_eq!(told(&["a"]), format!("events of the stream a {rest}"));
+        assert_eq!(told(&["a", "b\u{1b}"]), format!("events of the streams a, b\u{FFFD} {rest}"));
+        assert_eq!(told(&["*"]), format!("events of many streams {rest}"));
+    }
 
     #[test]
     fn a_readable_line_has_what_a_person_looks_for() {

@@ -5,5 +5,5 @@
 mod resolve;
 mod table;
 
-pub use resolve::{AllowedOrigin, Config, ConfigError, ConfigErrors, LogFormat, Raw, resolve};
+pub use resolve::{AllowedOrigin, Config, ConfigError, ConfigErrors, LogFormat, Raw, age, bytes, resolve};
 pub use table::{CLIENT_CA_FILE, CLIENT_SETTINGS, CLIENT_URL, SETTINGS, Setting};

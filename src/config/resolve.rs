@@ -1,12 +1,17 @@
 //! From strings to types: defaults, ranges, cross-checks; all problems told at once.
 
 use super::table::{self, Setting};
+use crate::event::{Pattern, Retention, RetentionRules, StreamName, StreamRetention};
 use std::collections::HashMap;
 use std::fmt;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
+
+/// Most events, and bytes of data, that a retention can be told to keep.
+const EVENTS_MAX: u64 = 1_000_000_000_000;
+const BYTES_MAX: u64 = 1 << 50;
 
 /// Settings as they were given, by variable; those not given are missing.
 pub type Raw = HashMap<&'static str, String>;
@@ -62,9 +67,7 @@ pub struct Config {
     pub send_buffer_bytes: usize,
     pub busy_timeout: Duration,
     pub disk_free_bytes_min: u64,
-    pub retention_events: Option<u64>,
-    pub retention_bytes: Option<u64>,
-    pub retention_age: Option<Duration>,
+    pub retention: RetentionRules,
     pub drain_timeout: Duration,
     pub log_filter: String,
     pub log_format: LogFormat,
@@ -131,10 +134,14 @@ pub fn resolve(raw: &Raw, state_directory: Option<PathBuf>) -> Result<Config, Co
         send_buffer_bytes: r.bytes(&table::SEND_BUFFER_BYTES, 4 << 10, 16 << 20) as usize,
         busy_timeout: r.seconds(&table::BUSY_TIMEOUT_SECONDS, 1, 600),
         disk_free_bytes_min: r.bytes(&table::DISK_FREE_BYTES_MIN, 0, 1 << 40),
-        retention_events: Some(r.number(&table::RETENTION_EVENTS, 0, 1_000_000_000_000))
-            .filter(|count| *count > 0),
-        retention_bytes: Some(r.bytes(&table::RETENTION_BYTES, 0, 1 << 50)).filter(|bytes| *bytes > 0),
-        retention_age: r.age(&table::RETENTION_AGE),
+        retention: RetentionRules {
+            log: Retention {
+                events: Some(r.number(&table::RETENTION_EVENTS, 0, EVENTS_MAX)).filter(|count| *count > 0),
+                bytes: Some(r.bytes(&table::RETENTION_BYTES, 0, BYTES_MAX)).filter(|bytes| *bytes > 0),
+                age: r.age(&table::RETENTION_AGE),
+            },
+            streams: r.stream_retention(&table::RETENTION_STREAMS),
+        },
         drain_timeout: r.seconds(&table::DRAIN_SECONDS, 0, 600),
         log_filter: r.text(&table::LOG),
         log_format: r.choice(
@@ -209,7 +216,7 @@ impl Resolver<'_> {
         if text == "0" {
             return None;
         }
-        let age = humantime::parse_duration(&text).ok().filter(|age| !age.is_zero());
+        let age = age(&text);
         if age.is_none() {
             self.refuse(setting, setting.range);
         }
@@ -227,6 +234,17 @@ impl Resolver<'_> {
                 None
             }
         }
+    }
+
+    /// `debug.* age=7d events=10000; audits`: for each pattern what is kept of each of its streams, everything if nothing
+    /// is said.
+    fn stream_retention(&mut self, setting: &Setting) -> Vec<StreamRetention> {
+        let text = self.text(setting);
+        let rules = text.split(';').map(str::trim).filter(|rule| !rule.is_empty());
+        rules.map(stream_retention).collect::<Option<_>>().unwrap_or_else(|| {
+            self.refuse(setting, setting.range);
+            Vec::new()
+        })
     }
 
     fn choice<T: Copy>(&mut self, setting: &Setting, choices: &[(&str, T)]) -> T {
@@ -251,8 +269,37 @@ impl Resolver<'_> {
     }
 }
 
-/// A number of bytes, with or without a binary unit.
-fn bytes(text: &str) -> Option<u64> {
+fn stream_retention(rule: &str) -> Option<StreamRetention> {
+    let mut words = rule.split_ascii_whitespace();
+    let streams = Pattern::parse(words.next()?)?;
+    if let Pattern::Exact(name) = &streams {
+        StreamName::parse(name).ok()?;
+    }
+    let mut keep = Retention::default();
+    for word in words {
+        let (limit, value) = word.split_once('=')?;
+        let is_again = match limit {
+            "events" => {
+                keep.events.replace(value.parse().ok().filter(|n| (1..=EVENTS_MAX).contains(n))?).is_some()
+            }
+            "bytes" => keep.bytes.replace(bytes(value).filter(|n| (1..=BYTES_MAX).contains(n))?).is_some(),
+            "age" => keep.age.replace(age(value)?).is_some(),
+            _ => return None,
+        };
+        if is_again {
+            return None;
+        }
+    }
+    Some(StreamRetention { streams, keep })
+}
+
+/// How long ago: `12h`, `30d`, `1year`, but not 0.
+pub fn age(text: &str) -> Option<Duration> {
+    humantime::parse_duration(text).ok().filter(|age| !age.is_zero())
+}
+
+/// A number of bytes, with or without a binary unit: `1048576`, `64 MiB`, `1GiB`.
+pub fn bytes(text: &str) -> Option<u64> {
     let units = [("KiB", 10), ("MiB", 20), ("GiB", 30), ("TiB", 40)];
     let unit = units.iter().find_map(|(unit, shift)| Some((text.strip_suffix(unit)?, *shift)));
     let (digits, shift) = unit.unwrap_or((text, 0));
@@ -329,6 +376,23 @@ mod tests {
         for setting in SETTINGS.iter().filter(|setting| !free_form.contains(&setting.variable)) {
             let errors = with(&[(setting.variable, "no such: value/")]).expect_err(setting.variable);
             assert!(errors.0.iter().any(|error| error.variable == setting.variable), "{}", setting.variable);
+        }
+    }
+
+    #[test]
+    fn streams_have_retention_of_their_own() {
+        let of = |text| with(&[("EVERTAIL_RETENTION_STREAMS", text)]).map(|config| config.retention.streams);
+        let rules = of(" debug.* age=7d events=10000 ;audits; * bytes=1GiB ").unwrap();
+        assert_eq!(rules.len(), 3);
+        assert_eq!(rules[0].streams, Pattern::Prefix("debug.".into()));
+        let kept =
+            Retention { events: Some(10_000), bytes: None, age: Some(Duration::from_secs(7 * 86_400)) };
+        assert_eq!(rules[0].keep, kept);
+        assert_eq!(rules[1].keep, Retention::default());
+        assert_eq!(rules[2].keep.bytes, Some(1 << 30));
+        for bad in ["a events=0", "a events=1 events=2", "a age=x", "a b", "a keep=1", "A", "a*", "events=1"]
+        {
+            assert!(of(bad).is_err(), "{bad}");
         }
     }
 

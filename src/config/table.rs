@@ -153,6 +153,10 @@ settings! {
         "How long events are kept after they were received; older ones are trimmed, and 0 keeps all.",
         "0, or a duration such as 12h, 30d or 1year",
         "Where a rule says how long data may, or must, be kept.";
+    RETENTION_STREAMS: "EVERTAIL_RETENTION_STREAMS" = "",
+        "What is kept of single streams, besides what is kept of the log as a whole: debug.* age=7d events=10000; audits.",
+        "a list with semicolons of a stream or pattern with any of age=, events= and bytes=; without one all is kept",
+        "Where some streams may go sooner than others. The most precise pattern counts; * means all but evertail.";
     DRAIN_SECONDS: "EVERTAIL_DRAIN_SECONDS" = "10",
         "How long requests may take to end when the server stops, in seconds.",
         "0 to 600",

@@ -5,6 +5,7 @@
 mod filter;
 mod json;
 mod name;
+mod retention;
 mod selection;
 mod text;
 mod time;
@@ -12,9 +13,11 @@ mod time;
 pub use filter::{Condition, Filter};
 pub use json::{DEPTH_MAX, JsonError, compact, quote};
 pub use name::{
-    EventType, ID_CHARS_MAX, IdempotencyKey, NameError, STREAM_BYTES_MAX, StreamName, TYPE_CHARS_MAX,
+    EventType, HOLD_CHARS_MAX, ID_CHARS_MAX, IdempotencyKey, NameError, STREAM_BYTES_MAX, StreamName,
+    TYPE_CHARS_MAX,
 };
-pub use name::{check_id, check_subject, check_time};
+pub use name::{check_hold_name, check_id, check_reason, check_subject, check_time};
+pub use retention::{Retention, RetentionRules, StreamRetention};
 pub use selection::{Pattern, Selection};
 pub use text::EventText;
 pub use time::Timestamp;

@@ -11,6 +11,8 @@ pub const STREAM_BYTES_MAX: usize = 128;
 pub const TYPE_CHARS_MAX: usize = 128;
 /// Longest id, source and subject. *Units*: characters.
 pub const ID_CHARS_MAX: usize = 256;
+/// Longest name of a hold. *Units*: characters.
+pub const HOLD_CHARS_MAX: usize = 128;
 
 /// The stream that the server itself appends to.
 const SERVER_STREAM: &str = "evertail";
@@ -40,6 +42,9 @@ pub enum NameError {
     /// CR, LF, NUL or another control character.
     #[error("must not hold control characters")]
     Control,
+    /// Names are parts of a path.
+    #[error("must not hold a slash")]
+    Slash,
     /// A type that EventSource or this server gives a meaning of its own.
     #[error("is reserved: `error` belongs to EventSource, `evertail.` to the server")]
     TypeReserved,
@@ -77,9 +82,19 @@ impl StreamName {
         Self(name)
     }
 
+    /// The server's own stream, whose events tell of trims and holds.
+    pub fn own() -> Self {
+        Self(Arc::from(SERVER_STREAM))
+    }
+
+    /// Whether it is the server's own.
+    pub fn is_own(&self) -> bool {
+        &*self.0 == SERVER_STREAM
+    }
+
     /// *Errors*: the stream is the server's own.
     pub fn check_appendable(&self) -> Result<(), NameError> {
-        if &*self.0 == SERVER_STREAM { Err(NameError::StreamIsServers) } else { Ok(()) }
+        if self.is_own() { Err(NameError::StreamIsServers) } else { Ok(()) }
     }
 
     /// The name.
@@ -113,6 +128,11 @@ impl EventType {
     /// The type of the event that ends a stream.
     pub fn closed() -> Self {
         Self(Arc::from(Self::CLOSED))
+    }
+
+    /// A type of the server's own stream: `evertail.trimmed`, say.
+    pub(crate) fn own(name: &'static str) -> Self {
+        Self(Arc::from(name))
     }
 
     /// Whether an event of this type ends its stream.
@@ -161,6 +181,17 @@ pub fn check_id(text: &str) -> Result<Arc<str>, NameError> {
 
 /// Checks a subject.
 pub fn check_subject(text: &str) -> Result<Arc<str>, NameError> {
+    check_id(text)
+}
+
+/// Checks the name of a hold.
+pub fn check_hold_name(text: &str) -> Result<Arc<str>, NameError> {
+    check_text(text, 1, HOLD_CHARS_MAX)?;
+    if text.contains('/') { Err(NameError::Slash) } else { Ok(Arc::from(text)) }
+}
+
+/// Checks why something is trimmed, held or released.
+pub fn check_reason(text: &str) -> Result<Arc<str>, NameError> {
     check_id(text)
 }
 
@@ -243,6 +274,18 @@ mod tests {
         }
         assert!(EventType::parse(&"ä".repeat(128)).is_ok());
         assert!(EventType::parse(&"ä".repeat(129)).is_err());
+    }
+
+    #[test]
+    fn names_of_holds_fit_into_a_path() {
+        for good in ["case-1", "Fall 17 (ä)", &"ä".repeat(HOLD_CHARS_MAX)] {
+            assert!(check_hold_name(good).is_ok(), "{good}");
+        }
+        assert_eq!(check_hold_name("a/b"), Err(NameError::Slash));
+        assert_eq!(check_hold_name("a\tb"), Err(NameError::Control));
+        for bad in ["", &"a".repeat(HOLD_CHARS_MAX + 1)] {
+            assert_eq!(check_hold_name(bad), Err(NameError::Length { min: 1, max: HOLD_CHARS_MAX }));
+        }
     }
 
     #[test]

@@ -1,20 +1,20 @@
 //! Reading a request body: bounded in bytes and time, refused before it is sent where the headers already say too much.
 
 use super::{HttpSettings, Problem, ProblemCode};
+use axum::BoxError;
 use axum::http::{HeaderMap, header};
 use bytes::Bytes;
 use http_body_util::{BodyExt, LengthLimitError, Limited};
-use hyper::body::Incoming;
+use hyper::body::Body;
 
 /// The whole body.
 ///
 /// *Errors*: 413 beyond the limit (before a `100 Continue` where Content-Length tells), 408 when it takes too long, 415
 /// for a content encoding, 400 when the connection broke.
-pub(super) async fn read(
-    headers: &HeaderMap,
-    body: Incoming,
-    settings: &HttpSettings,
-) -> Result<Bytes, Problem> {
+pub(super) async fn read<B>(headers: &HeaderMap, body: B, settings: &HttpSettings) -> Result<Bytes, Problem>
+where
+    B: Body<Data = Bytes, Error: Into<BoxError>>,
+{
     if headers.get(header::CONTENT_ENCODING).is_some_and(|encoding| encoding != "identity") {
         let detail = "send the body without Content-Encoding";
         return Err(Problem::new(ProblemCode::ContentEncodingUnsupported, detail));

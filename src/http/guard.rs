@@ -1,6 +1,7 @@
 //! What every request is checked for on its way in: its shape, its host and its origin.
 
-use super::{App, Problem, ProblemCode};
+use super::origin::is_own_page;
+use super::{App, Problem, ProblemCode, admin};
 use axum::http::{Extensions, HeaderValue, Request, Version, header};
 use hyper::body::Incoming;
 
@@ -35,13 +36,19 @@ pub(super) fn check(app: &App, request: &Request<Incoming>) -> Result<(), Proble
         return Err(Problem::new(ProblemCode::UriTooLong, detail).with("bytes_max", URI_BYTES_MAX));
     }
     let origins = &app.settings.origins;
+    let is_tls = OverTls::is_in(request.extensions());
     if !origins.allows_host(host) {
         let detail = "use localhost, or add the name with EVERTAIL_ALLOWED_HOSTS";
         return Err(Problem::new(ProblemCode::HostRefused, detail));
     }
+    if admin::is_route(request.uri().path()) && !is_own_page(headers, is_tls) {
+        let detail =
+            "pages of other origins never use /admin; use the command line, or a page of this server";
+        return Err(Problem::new(ProblemCode::OriginRefused, detail));
+    }
     // Browsers send Origin with every cross-site request that could do harm; what is no browser sends none.
     match headers.get(header::ORIGIN) {
-        Some(origin) if !origins.allows_origin(origin, headers, OverTls::is_in(request.extensions())) => {
+        Some(origin) if !origins.allows_origin(origin, headers, is_tls) => {
             let detail = "add the origin of the page with EVERTAIL_ALLOWED_ORIGINS";
             Err(Problem::new(ProblemCode::OriginRefused, detail))
         }

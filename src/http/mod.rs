@@ -15,11 +15,14 @@
 //! | `close` | the end of a stream |
 //! | `read`, `query`, `accept` | GET: handlers, parameters, content negotiation |
 //! | `stream`, `transfer` | an event stream; how it is sent, alone on a socket or among others |
-//! | `page`, `csv` | JSON pages, NDJSON and CSV |
+//! | `page` | JSON pages |
+//! | `history`, `csv` | NDJSON, CSV and arrays of CloudEvents; what is gone of history |
 //! | `streams` | which streams there are, and how much is in them |
+//! | `admin`, `members` | trims and holds; the small JSON objects that ask for them |
 //! | `problem` | RFC 9457 |
 
 mod accept;
+mod admin;
 mod append;
 mod body;
 mod close;
@@ -29,8 +32,10 @@ mod csv;
 mod envelope;
 mod form;
 mod guard;
+mod history;
 mod http2;
 mod listen;
+mod members;
 mod origin;
 mod page;
 mod problem;

@@ -5,6 +5,7 @@
 //! set and pages cannot, must be one of those let in.
 
 use crate::config::AllowedOrigin;
+use axum::http::uri::Authority;
 use axum::http::{HeaderMap, HeaderValue, Uri, header};
 use std::net::IpAddr;
 
@@ -38,14 +39,48 @@ impl OriginSettings {
             AllowedOrigin::Null => origin == "null",
             AllowedOrigin::Exact(exact) => origin == exact,
         });
-        let Ok(uri) = origin.parse::<Uri>() else { return listed };
-        let is_https = uri.scheme_str() == Some("https");
-        let is_web = is_https || uri.scheme_str() == Some("http");
-        let Some(authority) = uri.authority().filter(|_| is_web) else { return listed };
-        // A page that came without TLS may be anyone's. Without TLS here, a proxy may have ended that of the page.
-        let is_same = (is_https || !is_tls)
-            && headers.get(header::HOST).is_some_and(|host| host.as_bytes() == authority.as_str().as_bytes());
-        listed || is_same || (self.is_loopback && is_loopback(authority.host()))
+        let Some(page) = WebOrigin::parse(origin) else { return listed };
+        listed || page.is_of_host(headers, is_tls) || (self.is_loopback && is_loopback(page.authority.host()))
+    }
+}
+
+/// Whether a request that a browser sends is one of a page of this very server, under the `Host` it asked, over TLS or not.
+///
+/// Where a browser says that page and server differ, in `Sec-Fetch-Site`, it is believed: without TLS here the scheme that
+/// it sees may be that of a proxy in front.
+pub(super) fn is_own_page(headers: &HeaderMap, is_tls: bool) -> bool {
+    let mut sites = headers.get_all("sec-fetch-site").iter();
+    sites.all(|site| site == "same-origin" || site == "none")
+        && headers.get_all(header::ORIGIN).iter().all(|origin| {
+            let page = origin.to_str().ok().and_then(WebOrigin::parse);
+            page.is_some_and(|page| page.is_of_host(headers, is_tls))
+        })
+}
+
+/// The origin of a web page.
+struct WebOrigin {
+    is_https: bool,
+    authority: Authority,
+}
+
+impl WebOrigin {
+    fn parse(origin: &str) -> Option<Self> {
+        let uri = origin.parse::<Uri>().ok()?;
+        let is_https = match uri.scheme_str() {
+            Some("https") => true,
+            Some("http") => false,
+            _ => return None,
+        };
+        uri.authority().cloned().map(|authority| Self { is_https, authority })
+    }
+
+    /// Whether the page is of the `Host` that is asked. One that came without TLS to a server with it may be anyone's;
+    /// without TLS here, a proxy may have ended that of the page.
+    fn is_of_host(&self, headers: &HeaderMap, is_tls: bool) -> bool {
+        (self.is_https || !is_tls)
+            && headers
+                .get(header::HOST)
+                .is_some_and(|host| host.as_bytes() == self.authority.as_str().as_bytes())
     }
 }
 
@@ -69,6 +104,7 @@ fn is_loopback(name: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use axum::http::HeaderName;
 
     fn settings(is_loopback: bool, origins: Vec<AllowedOrigin>) -> OriginSettings {
         OriginSettings { is_loopback, allowed_origins: origins, allowed_hosts: vec!["log.test".into()] }
@@ -117,6 +153,38 @@ mod tests {
         assert!(allows(&listed, "null") && allows(&listed, "https://app.test"));
         assert!(!allows(&listed, "https://app.test:444"));
         assert!(allows(&settings(true, vec![AllowedOrigin::Any]), "https://any.test"));
+    }
+
+    #[test]
+    fn a_page_is_the_servers_own_only_under_the_very_host_and_port() {
+        let is_own = |pairs: &[(&'static str, &'static str)]| {
+            let named = |(name, value)| (HeaderName::from_static(name), HeaderValue::from_static(value));
+            let headers = pairs.iter().copied().chain([("host", "log.test:8888")]).map(named).collect();
+            is_own_page(&headers, false)
+        };
+        assert!(is_own(&[]), "what is no browser says nothing");
+        assert!(is_own(&[("origin", "http://log.test:8888")]));
+        assert!(is_own(&[("origin", "https://log.test:8888"), ("sec-fetch-site", "same-origin")]));
+        assert!(is_own(&[("sec-fetch-site", "none")]), "an address typed into the browser");
+        for bad in
+            ["null", "", "http://log.test", "http://localhost:8888", "file://log.test:8888", "log.test:8888"]
+        {
+            assert!(!is_own(&[("origin", bad)]), "{bad}");
+        }
+        for site in ["same-site", "cross-site"] {
+            assert!(!is_own(&[("origin", "http://log.test:8888"), ("sec-fetch-site", site)]), "{site}");
+        }
+    }
+
+    #[test]
+    fn over_tls_the_servers_own_page_came_over_tls() {
+        let is_own = |origin: &'static str| {
+            let pairs = [(header::HOST, "log.test:8888"), (header::ORIGIN, origin)];
+            let headers = pairs.map(|(name, value)| (name, HeaderValue::from_static(value)));
+            is_own_page(&headers.into_iter().collect(), true)
+        };
+        assert!(is_own("https://log.test:8888"));
+        assert!(!is_own("http://log.test:8888") && !is_own("https://log.test"));
     }
 
     #[test]

@@ -1,20 +1,16 @@
-//! History: one JSON page, or everything up to now as NDJSON, as CSV or as an array of CloudEvents. All end at the
-//! `last_seq` of the moment they began.
+//! History as JSON pages, each of which ends at the `last_seq` of the moment it was asked for.
 
-use super::query::{self, Payload, ReadQuery};
-use super::{App, Problem, ProblemCode, cloudevents, csv};
-use crate::event::{Selection, Seq, StreamName};
-use crate::frames::Format;
-use crate::log::{From, ReadError, Reader, ReaderOptions, Reset, Step};
-use crate::wire::cloud;
-use axum::body::Body;
+use super::history::{Range, gap_data, read_failed, tell_gaps};
+use super::query::{self, ReadQuery};
+use super::{App, Problem};
+use crate::event::{Seq, StreamName};
+use crate::log::{From, Gap, ReaderOptions, Step};
+use crate::wire::{GapData, cloud};
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
-use futures_util::{StreamExt, TryStreamExt};
 use std::collections::VecDeque;
 use std::hash::{DefaultHasher, Hash, Hasher};
-use std::io;
 
 /// Events of a page that does not say its limit.
 const LIMIT_DEFAULT: u64 = 100;
@@ -49,10 +45,15 @@ pub(super) async fn json(
         }
         body.extend_from_slice(line);
     }
+    let gaps: Vec<GapData> = page.gaps.into_iter().map(gap_data).collect();
     let (first_seq, last_seq, cursor) = (app.log.bounds().first_seq, range.last_seq, page.cursor);
     body.extend_from_slice(
         format!("],\"first_seq\":{first_seq},\"last_seq\":{last_seq},\"cursor\":{cursor}").as_bytes(),
     );
+    if !gaps.is_empty() {
+        body.extend_from_slice(b",\"gaps\":");
+        serde_json::to_writer(&mut body, &gaps).expect("gaps always serialise");
+    }
     let path = stream.map_or("events", StreamName::as_str);
     let separator = if query.rest.is_empty() { "" } else { "&" };
     let mut links = Vec::new();
@@ -70,6 +71,7 @@ pub(super) async fn json(
     {
         response.headers_mut().insert(header::LINK, link);
     }
+    tell_gaps(&mut response, gaps);
     Ok(response)
 }
 
@@ -98,11 +100,13 @@ struct Page {
     /// The parameters of the next page, if there is one.
     next: Option<String>,
     prev: Option<String>,
+    /// What single streams have lost of it.
+    gaps: Vec<Gap>,
 }
 
 async fn ascending(app: &App, query: &ReadQuery, range: &Range, limit: u64) -> Result<Page, Problem> {
-    let mut reader = app.log.reader(range.cursor, range.options(app, query));
-    let (mut lines, mut bytes, mut cursor) = (Vec::new(), 0, range.cursor);
+    let mut reader = range.reader(app, range.options(app, query));
+    let (mut lines, mut bytes, mut cursor, mut gaps) = (Vec::new(), 0, range.cursor, Vec::new());
     // A page is bounded in bytes too: whoever wants more follows `next`.
     while (lines.len() as u64) < limit && bytes < app.settings.page_bytes_max {
         match reader.next().await.map_err(read_failed)? {
@@ -116,7 +120,10 @@ async fn ascending(app: &App, query: &ReadQuery, range: &Range, limit: u64) -> R
                 cursor = gap.from - 1;
                 break;
             }
-            Step::Gap(gap) => return Err(Problem::gone(gap.to + 1)),
+            Step::Gap(gap) => {
+                gaps.extend(range.told(app, query, gap).await?);
+                cursor = reader.cursor();
+            }
             Step::CaughtUp | Step::End => break,
         }
     }
@@ -126,18 +133,20 @@ async fn ascending(app: &App, query: &ReadQuery, range: &Range, limit: u64) -> R
         cursor,
         next: (cursor < range.through).then(|| format!("after={cursor}{before}")),
         prev: (range.cursor >= range.first_seq).then(|| format!("last={limit}&before={}", range.cursor + 1)),
+        gaps,
     })
 }
 
 /// The newest events of the range, in order: a page on the way back.
 async fn newest(app: &App, query: &ReadQuery, range: &Range, limit: u64) -> Result<Page, Problem> {
-    let (lines, oldest) = gather(app, query, range, range.cursor).await?;
+    let Gathered { lines, oldest, gaps } = gather(app, query, range, range.cursor).await?;
     Ok(Page {
         lines: lines.into(),
         cursor: range.through,
         // Onward is everything, not only what was before this page's end.
         next: (range.through < range.last_seq).then(|| format!("after={}", range.through)),
         prev: (oldest > range.first_seq).then(|| format!("last={limit}&before={oldest}")),
+        gaps,
     })
 }
 
@@ -147,7 +156,7 @@ async fn descending(app: &App, query: &ReadQuery, range: &Range, limit: u64) -> 
     let newest = app.log.before_last(limit, selection, range.through).await;
     let floor = range.cursor.max(range.first_seq - 1);
     let start = newest.map_err(|error| Problem::read_failed(&error))?.max(floor);
-    let (mut lines, oldest) = gather(app, query, range, start).await?;
+    let Gathered { mut lines, oldest, gaps } = gather(app, query, range, start).await?;
     lines.make_contiguous().reverse();
     let bound = match query.from {
         Some(From::After(1..) | From::Since(_)) => format!("&after={}", range.cursor),
@@ -162,18 +171,23 @@ async fn descending(app: &App, query: &ReadQuery, range: &Range, limit: u64) -> 
         cursor: range.through,
         next: (oldest > floor + 1).then(|| format!("before={oldest}{bound}")),
         prev: prev.map(|before| format!("before={before}{bound}")),
+        gaps,
     })
 }
 
-/// The newest events after `start`, in order and within the bound, and the seq from which they are all there.
-async fn gather(
-    app: &App,
-    query: &ReadQuery,
-    range: &Range,
-    start: Seq,
-) -> Result<(VecDeque<Bytes>, Seq), Problem> {
+/// The newest events of a range, in order and within the bound of a page.
+struct Gathered {
+    lines: VecDeque<Bytes>,
+    /// From here on they are all there.
+    oldest: Seq,
+    /// But for these, which went while it was read.
+    gaps: Vec<Gap>,
+}
+
+async fn gather(app: &App, query: &ReadQuery, range: &Range, start: Seq) -> Result<Gathered, Problem> {
     let mut reader = app.log.reader(start, range.options(app, query));
-    let (mut lines, mut bytes, mut oldest) = (VecDeque::new(), 0, start + 1);
+    reader.begin_here();
+    let (mut lines, mut bytes, mut oldest, mut gaps) = (VecDeque::new(), 0, start + 1, Vec::new());
     loop {
         match reader.next().await.map_err(read_failed)? {
             Step::Page(page) => {
@@ -187,9 +201,13 @@ async fn gather(
                     oldest = lines.front().and_then(|line| seq_of(line)).unwrap_or(oldest);
                 }
             }
-            // Trimmed meanwhile: the links of the page before will tell.
-            Step::Gap(_) => {}
-            Step::CaughtUp | Step::End => return Ok((lines, oldest)),
+            Step::Gap(gap) if gap.streams.is_empty() => {
+                // Everything up to its end is gone meanwhile: the page begins behind it.
+                (lines, bytes, oldest) = (VecDeque::new(), 0, gap.to + 1);
+                gaps.clear();
+            }
+            Step::Gap(gap) => gaps.extend(Some(gap).filter(|_| !lines.is_empty())),
+            Step::CaughtUp | Step::End => return Ok(Gathered { lines, oldest, gaps }),
         }
     }
 }
@@ -199,15 +217,16 @@ async fn newer(app: &App, query: &ReadQuery, range: &Range, limit: u64) -> Resul
     let options =
         ReaderOptions { through: Some(range.last_seq), limit: Some(limit), ..range.options(app, query) };
     let mut reader = app.log.reader(range.through, options);
+    reader.begin_here();
     let mut last = None;
-    while let Step::Page(page) = reader.next().await.map_err(read_failed)? {
-        last = page.last_seq.or(last);
+    loop {
+        match reader.next().await.map_err(read_failed)? {
+            Step::Page(page) => last = page.last_seq.or(last),
+            // What is gone meanwhile is not in it.
+            Step::Gap(_) => {}
+            Step::CaughtUp | Step::End => return Ok(last.map(|last| last + 1)),
+        }
     }
-    Ok(last.map(|last| last + 1))
-}
-
-fn read_failed(error: ReadError) -> Problem {
-    Problem::read_failed(&error)
 }
 
 /// The lines of a page, without copying them.
@@ -220,152 +239,4 @@ fn seq_of(line: &[u8]) -> Option<Seq> {
     let Some(digits) = line.strip_prefix(b"{\"seq\":") else { return cloud::seq_of(line) };
     let end = digits.iter().position(|byte| !byte.is_ascii_digit())?;
     std::str::from_utf8(&digits[..end]).ok()?.parse().ok()
-}
-
-/// Everything from the cursor to the end of the log as it is now, in constant memory.
-///
-/// If it cannot be completed, or a part is trimmed under way, the connection breaks off rather than end as if it were
-/// whole.
-pub(super) async fn lines(app: &App, query: ReadQuery) -> Result<Response, Problem> {
-    let range = Range::open(app, &query).await?;
-    let reader = app.log.reader(range.cursor, range.options(app, &query));
-    let headers = [(header::CONTENT_TYPE, "application/x-ndjson"), (header::CACHE_CONTROL, "no-cache")];
-    Ok((headers, Body::from_stream(pages(reader))).into_response())
-}
-
-/// The same as CSV.
-pub(super) async fn csv(app: &App, query: ReadQuery, has_header: bool) -> Result<Response, Problem> {
-    if query.payload != Payload::Event {
-        return Err(query::parameter(
-            "format",
-            "cannot be given for CSV; its columns are those of the table",
-        ));
-    }
-    let range = Range::open(app, &query).await?;
-    let reader = app.log.reader(range.cursor, range.options(app, &query));
-    let records = pages(reader).and_then(|lines| std::future::ready(csv::records(&lines)));
-    let header = futures_util::stream::iter(has_header.then(|| Ok(csv::header())));
-    let headers = [
-        (header::CONTENT_TYPE, "text/csv; charset=utf-8"),
-        (header::CACHE_CONTROL, "no-cache"),
-        (header::CONTENT_DISPOSITION, "attachment; filename=\"events.csv\""),
-    ];
-    Ok((headers, Body::from_stream(header.chain(records))).into_response())
-}
-
-/// The same as one array of CloudEvents.
-pub(super) async fn cloud_events(app: &App, query: ReadQuery) -> Result<Response, Problem> {
-    let range = Range::open(app, &query).await?;
-    let options = ReaderOptions { format: Format::CloudEventItems, ..range.options(app, &query) };
-    let mut is_first = true;
-    // Every item has a comma behind it: the last one of a page is put before the next page.
-    let items = pages(app.log.reader(range.cursor, options)).map_ok(move |page| {
-        let items = page.slice(..page.len() - 1);
-        match std::mem::take(&mut is_first) {
-            true => items,
-            false => Bytes::from([b",", &*items].concat()),
-        }
-    });
-    let bracket = |bracket: &'static [u8]| futures_util::stream::iter([Ok(Bytes::from_static(bracket))]);
-    let body = Body::from_stream(bracket(b"[").chain(items).chain(bracket(b"]")));
-    let headers = [(header::CONTENT_TYPE, cloudevents::BATCH), (header::CACHE_CONTROL, "no-cache")];
-    Ok((headers, body).into_response())
-}
-
-/// The bytes of a reader's pages to its end.
-fn pages(reader: Reader) -> impl futures_util::Stream<Item = io::Result<Bytes>> {
-    futures_util::stream::try_unfold(reader, |mut reader| async move {
-        loop {
-            match reader.next().await {
-                Ok(Step::Page(page)) if page.bytes.is_empty() => {}
-                Ok(Step::Page(page)) => return Ok(Some((page.bytes, reader))),
-                Ok(Step::CaughtUp | Step::End) => return Ok(None),
-                Ok(Step::Gap(gap)) => {
-                    return Err(io::Error::other(format!("seq {} to {} were trimmed", gap.from, gap.to)));
-                }
-                Err(error) => {
-                    Problem::read_failed(&error);
-                    return Err(io::Error::other("the log could not be read"));
-                }
-            }
-        }
-    })
-}
-
-/// What of the log a history request is about: `cursor < seq <= through`.
-struct Range {
-    cursor: Seq,
-    through: Seq,
-    /// Of the log, when the request came.
-    first_seq: Seq,
-    last_seq: Seq,
-}
-
-impl Range {
-    /// *Errors*: 410 where the stream route would tell of a gap or a reset: history cannot say it in between.
-    async fn open(app: &App, query: &ReadQuery) -> Result<Self, Problem> {
-        for (name, is_given) in [("format", query.payload == Payload::Data), ("event", query.as_message)] {
-            if is_given {
-                return Err(query::parameter(name, "is for event streams; leave it out for history"));
-            }
-        }
-        let bounds = app.log.bounds();
-        let mut through = bounds.last_seq;
-        if let Some(before) = query.before {
-            if before <= bounds.first_seq && bounds.first_seq > 1 {
-                return Err(Problem::gone(bounds.first_seq));
-            }
-            through = through.min(before - 1);
-        }
-        if let Some(until) = query.until {
-            let before = app.log.cursor_before(until).await.map_err(|error| Problem::read_failed(&error))?;
-            through = through.min(before);
-        }
-        let selection: &Selection = &query.selection;
-        let (from, last) = match query.from.unwrap_or(From::After(0)) {
-            // In descending order `last` and `limit` would say the same.
-            From::Last(_) if query.is_descending => {
-                return Err(query::parameter("last", "is for ascending order; give limit for descending"));
-            }
-            From::Last(count) => (From::Now, Some(count)),
-            from => (from, None),
-        };
-        let resume = app.log.resume(from, query.log_id.as_deref(), selection).await;
-        let resume = resume.map_err(|error| Problem::read_failed(&error))?;
-        match resume.reset {
-            None => {}
-            Some(Reset::Ahead { cursor }) => {
-                let detail = format!("the cursor is {cursor}, the newest event seq {}", bounds.last_seq);
-                return Err(Problem::new(ProblemCode::CursorAhead, detail).with("last_seq", bounds.last_seq));
-            }
-            Some(Reset::Replaced { .. }) => {
-                let detail = format!("this log is {}; read it from the beginning", app.log.id());
-                return Err(Problem::new(ProblemCode::LogReplaced, detail).with("log", app.log.id()));
-            }
-        }
-        let cursor = match last {
-            None => resume.cursor,
-            Some(count) => {
-                let cursor = app.log.before_last(count, selection, through).await;
-                cursor.map_err(|error| Problem::read_failed(&error))?
-            }
-        };
-        let first_seq = app.log.bounds().first_seq;
-        if cursor + 1 < first_seq {
-            return Err(Problem::gone(first_seq));
-        }
-        Ok(Self { cursor, through, first_seq, last_seq: bounds.last_seq })
-    }
-
-    fn options(&self, app: &App, query: &ReadQuery) -> ReaderOptions {
-        let format = match query.payload {
-            Payload::CloudEvent => Format::CloudEventLines,
-            Payload::Event | Payload::Data => Format::Lines,
-        };
-        ReaderOptions {
-            through: Some(self.through),
-            until: None,
-            ..query.reader_options(&app.settings, format)
-        }
-    }
 }

@@ -66,6 +66,7 @@ problem_codes! {
     BodyTooLarge: "body_too_large", PAYLOAD_TOO_LARGE, None, true, "The body is too large";
     ContentTypeUnsupported: "content_type_unsupported", UNSUPPORTED_MEDIA_TYPE, None, true, "The content type is not supported";
     ContentEncodingUnsupported: "content_encoding_unsupported", UNSUPPORTED_MEDIA_TYPE, None, true, "A body with a content encoding is not supported";
+    BodyInvalid: "body_invalid", BAD_REQUEST, None, true, "The body does not say what this route needs";
     Utf8Invalid: "utf8_invalid", BAD_REQUEST, None, true, "The body is not valid UTF-8";
     JsonInvalid: "json_invalid", BAD_REQUEST, None, true, "The body is not valid JSON";
     EventInvalid: "event_invalid", UNPROCESSABLE_ENTITY, None, true, "An event does not have the shape of an event";
@@ -85,6 +86,11 @@ problem_codes! {
     EventNotFound: "event_not_found", NOT_FOUND, None, true, "There is no event with this seq";
     StreamNotFound: "stream_not_found", NOT_FOUND, None, true, "There is no stream of this name";
     StreamClosed: "stream_closed", CONFLICT, None, true, "The stream is closed";
+    HoldInvalid: "hold_invalid", BAD_REQUEST, None, true, "This is not the name of a hold";
+    HoldNotFound: "hold_not_found", NOT_FOUND, None, true, "The stream has no hold of this name";
+    HoldDiffers: "hold_differs", CONFLICT, None, true, "The stream has a hold of this name for another reason";
+    HoldsFull: "holds_full", CONFLICT, None, true, "There are as many holds as there may be";
+    TrimIncomplete: "trim_incomplete", SERVICE_UNAVAILABLE, Some(1), false, "The trim was not finished";
     QueueFull: "queue_full", TOO_MANY_REQUESTS, Some(1), true, "The server has as many appends waiting as it may";
     DiskFull: "disk_full", INSUFFICIENT_STORAGE, Some(10), true, "The disk is full";
     LogBusy: "log_busy", SERVICE_UNAVAILABLE, Some(1), true, "Another process holds the write lock of the log file";
@@ -124,6 +130,13 @@ impl Problem {
     pub(super) fn gone(first_seq: Seq) -> Self {
         let detail = format!("the oldest retained event is seq {first_seq}; read after {}", first_seq - 1);
         Self::new(ProblemCode::Gone, detail).with("first_seq", first_seq)
+    }
+
+    /// The stream that was asked for is trimmed beyond the cursor.
+    pub(super) fn gone_of_stream(stream: &str, first_seq: Seq) -> Self {
+        let after = first_seq.saturating_sub(1);
+        let detail = format!("the stream {stream} is trimmed before seq {first_seq}; read after {after}");
+        Self::new(ProblemCode::Gone, detail).with("first_seq", first_seq).with("stream", stream)
     }
 
     /// The server stops, or its log has failed.

@@ -3,7 +3,7 @@
 use super::accept::{Representation, negotiate, wants_cloud_event, wants_header};
 use super::query::{self, ReadQuery};
 use super::service::{Answer, AnswerBody};
-use super::{App, Closing, Problem, ProblemCode, cloudevents, page, stream as event_stream};
+use super::{App, Closing, Problem, ProblemCode, cloudevents, history, page, stream as event_stream};
 use crate::event::{EventText, Seq, StreamName};
 use crate::frames::Frames;
 use crate::wire::cloud;
@@ -48,12 +48,12 @@ pub(super) async fn read(app: &App, request: &Parts, stream: Option<StreamName>)
         Representation::Json => {
             Ok(page::json(app, query, stream.as_ref(), &request.headers).await?.map(AnswerBody::Whole))
         }
-        Representation::Lines => Ok(page::lines(app, query).await?.map(AnswerBody::Whole)),
+        Representation::Lines => Ok(history::lines(app, query).await?.map(AnswerBody::Whole)),
         Representation::Csv => {
             let has_header = wants_header(&request.headers);
-            Ok(page::csv(app, query, has_header).await?.map(AnswerBody::Whole))
+            Ok(history::csv(app, query, has_header).await?.map(AnswerBody::Whole))
         }
-        Representation::CloudEvents => Ok(page::cloud_events(app, query).await?.map(AnswerBody::Whole)),
+        Representation::CloudEvents => Ok(history::cloud_events(app, query).await?.map(AnswerBody::Whole)),
     }
 }
 
@@ -66,6 +66,8 @@ pub(super) async fn event(app: &App, request: &Parts, seq: &str) -> Result<Respo
             "an event is named by its seq, a whole number from 1",
         ));
     };
+    // Before the look: an event that comes meanwhile is not one that went.
+    let last_seq = app.log.bounds().last_seq;
     match app.log.event(seq).await {
         Ok(Some(event)) if wants_cloud_event(&request.headers) => {
             let mut json = Vec::with_capacity(event.content.size_bytes() + 400);
@@ -80,6 +82,13 @@ pub(super) async fn event(app: &App, request: &Parts, seq: &str) -> Result<Respo
             let bounds = app.log.bounds();
             if (1..bounds.first_seq).contains(&seq) {
                 return Err(Problem::gone(bounds.first_seq));
+            }
+            if (bounds.first_seq..=last_seq).contains(&seq) {
+                // Seqs have no holes but those that trims of single streams have made.
+                let detail = format!(
+                    "seq {seq} was trimmed with the oldest events of its stream; read what is left after it"
+                );
+                return Err(Problem::new(ProblemCode::Gone, detail).with("first_seq", bounds.first_seq));
             }
             let detail = format!("the newest event is seq {}", bounds.last_seq);
             Err(Problem::new(ProblemCode::EventNotFound, detail).with("last_seq", bounds.last_seq))

@@ -4,9 +4,9 @@
 //! cost more than the append itself. Everything else is an axum router.
 
 use super::{
-    App, Closing, HttpSettings, Problem, ProblemCode, append, close,
+    App, Closing, HttpSettings, Problem, ProblemCode, admin, append, close,
     guard::{self, OverTls},
-    read,
+    history, read,
     stream::EventStream,
     streams,
 };
@@ -16,7 +16,7 @@ use axum::Router;
 use axum::body::Body;
 use axum::http::{HeaderName, HeaderValue, Method, Request, Response, header};
 use axum::response::IntoResponse;
-use axum::routing::get;
+use axum::routing::{get, post, put};
 use futures_util::FutureExt;
 use hyper::body::Incoming;
 use percent_encoding::percent_decode_str;
@@ -72,6 +72,9 @@ impl Service {
             .route("/", get(read::console))
             .route("/healthz", get(read::healthz))
             .route("/readyz", get(read::readyz))
+            .route("/admin/trim", post(admin::trim))
+            .route("/admin/holds", get(admin::holds))
+            .route("/admin/holds/{stream}/{name}", put(admin::hold).delete(admin::release))
             .fallback(|| async {
                 Problem::new(ProblemCode::RouteNotFound, "the API is at /api/v1/{stream} and /api/v1/events")
             })
@@ -85,7 +88,9 @@ impl Service {
         let began = Instant::now();
         let id = request_id();
         let method = request.method().clone();
-        let is_from_page = method == Method::OPTIONS || request.headers().contains_key(header::ORIGIN);
+        // The routes of /admin are for no page of another origin, so nothing is told of them to one.
+        let is_from_page = (method == Method::OPTIONS || request.headers().contains_key(header::ORIGIN))
+            && !admin::is_route(request.uri().path());
         let mut answer = if is_from_page {
             let serve = service_fn(async |request| Ok::<_, Infallible>(self.serve(request, &id).await));
             let Ok(answer) = Box::pin(self.0.cors.layer(serve).oneshot(request)).await;
@@ -218,7 +223,7 @@ impl<'p> Route<'p> {
 }
 
 /// The stream of the URL.
-fn stream_name(segment: &str) -> Result<StreamName, Problem> {
+pub(super) fn stream_name(segment: &str) -> Result<StreamName, Problem> {
     let name = percent_decode_str(segment).decode_utf8().map_err(|_| NameError::StreamForm);
     name.and_then(|name| StreamName::parse(&name))
         .map_err(|error| Problem::new(ProblemCode::StreamInvalid, format!("the stream's name {error}")))
@@ -248,7 +253,7 @@ fn cors(app: &App) -> CorsLayer {
             HeaderName::from_static("idempotency-key"),
             HeaderName::from_static("last-event-id"),
         ])
-        .expose_headers([header::LOCATION, header::LINK, header::RETRY_AFTER, REQUEST_ID])
+        .expose_headers([header::LOCATION, header::LINK, header::RETRY_AFTER, history::GAPS, REQUEST_ID])
         .max_age(Duration::from_secs(3600))
 }
 

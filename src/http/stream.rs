@@ -7,9 +7,9 @@ use super::query::{Payload, ReadQuery};
 use super::service::{Answer, AnswerBody};
 use super::transfer::Transfer;
 use super::{App, Closing, Problem};
-use crate::event::{EventType, Pattern, Seq};
+use crate::event::{EventType, Pattern, Selection, Seq};
 use crate::frames::Format;
-use crate::log::{From, Gap, Log, Reader, Reset, Step};
+use crate::log::{From, Gap, Log, Reader, ReaderOptions, Reset, Step};
 use crate::sse::{Block, KEEP_ALIVE, put_block};
 use crate::wire::{CursorData, GapData, NoticeData, ResetData, control};
 use axum::body::Body;
@@ -32,7 +32,11 @@ pub(super) async fn open(app: &App, query: ReadQuery) -> Answer {
         Payload::Data => Format::SseData { as_message: query.as_message },
         Payload::CloudEvent => Format::SseCloudEvents { as_message: query.as_message },
     };
-    let from = query.from.unwrap_or(From::Now);
+    // The newest events that pass a filter may be anywhere in the log. Whoever wants those is answered first.
+    let (from, newest) = match query.from.unwrap_or(From::Now) {
+        From::Last(count) if !query.selection.filter.is_all() => (From::Now, Some(count)),
+        from => (from, None),
+    };
     let retry = random_between(app.settings.retry);
     let resume = match app.log.resume(from, query.log_id.as_deref(), &query.selection).await {
         Ok(resume) => resume,
@@ -53,10 +57,22 @@ pub(super) async fn open(app: &App, query: ReadQuery) -> Answer {
             options.selection.types.push(Pattern::Exact(EventType::CLOSED.to_owned()));
         }
     }
-    let mut reader = app.log.reader(resume.cursor, options);
+    let mut reader = app.log.reader(resume.cursor, options.clone());
+    if !matches!(from, From::After(1..)) || resume.reset.is_some() {
+        reader.begin_here();
+    }
+    let search: Option<Search> = match newest {
+        // A reader of another log begins at the beginning.
+        Some(count) if resume.reset.is_none() => {
+            let selection = query.selection.clone();
+            Some(Box::pin(look_back(app.log.clone(), count, selection, resume.cursor, options)))
+        }
+        _ => None,
+    };
     match reader.is_over().await {
-        // The one answer after which an EventSource does not come back. A reset must be told before it.
-        Ok(true) if resume.reset.is_none() => {
+        // The one answer after which an EventSource does not come back. A reset must be told before it, and where a
+        // search begins, what it finds.
+        Ok(true) if resume.reset.is_none() && search.is_none() => {
             let mut answer = Answer::default();
             *answer.status_mut() = StatusCode::NO_CONTENT;
             return answer;
@@ -65,10 +81,13 @@ pub(super) async fn open(app: &App, query: ReadQuery) -> Answer {
         Err(error) => return unavailable(&error, retry),
     }
     let silent_until = Instant::now() + app.settings.keep_alive;
-    tracing::info!(cursor = resume.cursor, "stream opened");
+    if search.is_none() {
+        tracing::info!(cursor = resume.cursor, "stream opened");
+    }
     let stream = EventStream {
         log: app.log.clone(),
         reader,
+        search,
         reset: resume.reset,
         retry,
         told: resume.cursor,
@@ -82,6 +101,24 @@ pub(super) async fn open(app: &App, query: ReadQuery) -> Answer {
         record: Record { reason: "disconnected", events: 0, bytes: 0 },
     };
     respond(AnswerBody::Stream(Box::new(stream)))
+}
+
+/// A search for the place of a reader that wants the newest events that pass a filter.
+type Search = Pin<Box<dyn Future<Output = Result<Reader, Problem>> + Send>>;
+
+/// The reader of the newest so many events up to `last` that are selected, and of what follows them.
+async fn look_back(
+    log: Log,
+    count: u64,
+    selection: Selection,
+    last: Seq,
+    options: ReaderOptions,
+) -> Result<Reader, Problem> {
+    let cursor = log.before_last(count, &selection, last).await;
+    // What came after the search began, and was trimmed before it ended, is told as a gap.
+    let cursor = cursor.map_err(|error| Problem::read_failed(&error))?.min(last);
+    tracing::info!(cursor, "stream opened");
+    Ok(log.reader(cursor, options))
 }
 
 fn unavailable(error: &(dyn std::error::Error + 'static), retry: Duration) -> Answer {
@@ -106,6 +143,9 @@ fn respond(body: AnswerBody) -> Answer {
 pub(super) struct EventStream {
     log: Log,
     reader: Reader,
+    /// Finds the reader that takes the place of this one. Meanwhile the client is given comments and no cursor: if the
+    /// connection breaks, it comes back as it came, and the search begins anew.
+    search: Option<Search>,
     /// The cursor did not hold: told first.
     reset: Option<Reset>,
     retry: Duration,
@@ -133,7 +173,10 @@ impl EventStream {
         let mut closing = self.closing.clone();
         let mut closed = pin!(closing.wait_for(Option::is_some));
         // Even a stream that ends at once says first when to come back.
-        let opening = self.open();
+        let opening = match self.search {
+            None => self.open(),
+            Some(_) => Bytes::from_static(KEEP_ALIVE),
+        };
         self.record.bytes += opening.len() as u64;
         transfer.send(&opening).await?;
         loop {
@@ -171,7 +214,7 @@ impl EventStream {
         Some(chunk)
     }
 
-    /// The first chunk: `retry`, then a reset if there is one, then the reader's own cursor.
+    /// The first blocks: `retry`, then a reset if there is one, then the reader's own cursor.
     fn open(&mut self) -> Bytes {
         let mut out = Vec::with_capacity(256);
         let mut retry = Some(self.retry);
@@ -188,6 +231,17 @@ impl EventStream {
     }
 
     async fn step(&mut self) -> Option<Bytes> {
+        if let Some(search) = &mut self.search {
+            let found = tokio::select! {
+                biased;
+                found = search => found,
+                () = silence(&mut self.timer, self.silent_until) => return Some(Bytes::from_static(KEEP_ALIVE)),
+            };
+            let Ok(reader) = found else { return Some(self.end(Closing::Unavailable)) };
+            self.search = None;
+            self.reader = reader;
+            return Some(self.open());
+        }
         loop {
             match self.reader.next().await {
                 Ok(Step::Page(page)) => {
@@ -205,10 +259,10 @@ impl EventStream {
                         return Some(self.sign_of_life());
                     }
                 }
-                Ok(Step::Gap(Gap { from, to })) => {
+                Ok(Step::Gap(Gap { from, to, streams })) => {
                     self.is_cursor_due = true;
                     let mut out = Vec::new();
-                    let data = GapData { from, to, reason: "trimmed".into() };
+                    let data = GapData { from, to, reason: "trimmed".into(), streams };
                     put_control(&mut out, control::GAP, &data, None, None);
                     return Some(Bytes::from(out));
                 }
@@ -262,7 +316,8 @@ impl EventStream {
         self.is_over = true;
         self.record.reason = closing.reason();
         let mut out = Vec::new();
-        put_notice(&mut out, closing.reason(), None);
+        // During a search nothing has yet said when to come back.
+        put_notice(&mut out, closing.reason(), self.search.is_some().then_some(self.retry));
         Bytes::from(out)
     }
 }

@@ -88,11 +88,16 @@ pub(super) async fn one(app: &App, request: &Parts, name: StreamName) -> Result<
         return Err(parameter(&name, "is not known; the totals of a stream take none"));
     }
     let Some(totals) = app.log.stream(&name).await.map_err(problem)? else {
-        let detail = format!("the stream {} has never had an event", name.as_str());
-        return Err(Problem::new(ProblemCode::StreamNotFound, detail).with("stream", name.as_str()));
+        return Err(not_found(&name));
     };
     let body = serde_json::to_vec(&StreamJson::of(&totals)).expect("totals always serialise");
     Ok(page::unless_known(&request.headers, "application/json", body))
+}
+
+/// There is no such stream.
+pub(super) fn not_found(name: &StreamName) -> Problem {
+    let detail = format!("the stream {name} has never had an event");
+    Problem::new(ProblemCode::StreamNotFound, detail).with("stream", name.as_str())
 }
 
 /// What a listing is asked for.
@@ -134,7 +139,7 @@ impl ListQuery {
     }
 }
 
-fn problem(error: StreamsError) -> Problem {
+pub(super) fn problem(error: StreamsError) -> Problem {
     match error {
         StreamsError::Ahead => {
             let detail = "another process has added events that could not be made durable yet; try again";

@@ -95,6 +95,8 @@ impl Pace {
 struct Shared {
     after: Seq,
     through: Seq,
+    /// How many trims of single streams were told of: a page from before one holds what is trimmed now.
+    stream_trims: u64,
     text: Arc<OnceCell<Option<Arc<TextPage>>>>,
 }
 
@@ -110,6 +112,7 @@ impl History {
         through: Seq,
         selection: &Selection,
         events_max: usize,
+        stream_trims: u64,
     ) -> Result<Option<Arc<TextPage>>, StoreError> {
         self.pace.wait().await;
         let read = async |through| {
@@ -121,7 +124,7 @@ impl History {
             return read(through).await;
         }
         let through = through.min(after.saturating_add(events_max as Seq));
-        self.shared(after, through).get_or_try_init(|| read(through)).await.cloned()
+        self.shared(after, through, stream_trims).get_or_try_init(|| read(through)).await.cloned()
     }
 
     /// The right to read one page of the table.
@@ -129,16 +132,18 @@ impl History {
         self.turns.acquire().await.expect("the semaphore is never closed")
     }
 
-    fn shared(&self, after: Seq, through: Seq) -> Arc<OnceCell<Option<Arc<TextPage>>>> {
+    fn shared(&self, after: Seq, through: Seq, stream_trims: u64) -> Arc<OnceCell<Option<Arc<TextPage>>>> {
         let mut pages = self.pages.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(page) = pages.iter().rev().find(|page| page.after == after && page.through == through) {
+        let key = (after, through, stream_trims);
+        let is_it = |page: &&Shared| (page.after, page.through, page.stream_trims) == key;
+        if let Some(page) = pages.iter().rev().find(is_it) {
             return page.text.clone();
         }
         if pages.len() >= SHARED_PAGES_MAX {
             pages.pop_front();
         }
         let text = Arc::default();
-        pages.push_back(Shared { after, through, text: Arc::clone(&text) });
+        pages.push_back(Shared { after, through, stream_trims, text: Arc::clone(&text) });
         text
     }
 }

@@ -15,25 +15,30 @@
 //! Memory holds only what the table holds: queue entries that nobody was told of, and a cache. See `store`.
 
 mod history;
+mod holds;
+mod own;
 mod plan;
 mod pulse;
 mod reader;
 mod resume;
 mod retention;
 mod streams;
+mod trim;
+mod trims;
 mod window;
 mod writer;
 
+pub use holds::{HOLDS_MAX, HoldError};
 pub use plan::{Append, ExpectedLastSeq, Refusal};
 pub use reader::{Gap, ReadError, Reader, ReaderOptions, Step};
 pub use resume::{From, Reset, Resume};
-pub use retention::Retention;
 pub use streams::StreamsError;
+pub use trim::{TrimReport, TrimRequest};
 pub use writer::LogFailed;
 
-pub use crate::store::StreamTotals;
+pub use crate::store::{HeldStream, Hold, StreamTotals};
 
-use crate::event::{Event, Receipt, Selection, Seq, Timestamp};
+use crate::event::{Event, Receipt, RetentionRules, Selection, Seq, Timestamp};
 use crate::store::{self, OpenError, Store, StoreError, StoreSettings};
 use history::History;
 use std::sync::Arc;
@@ -42,8 +47,9 @@ use std::time::Duration;
 use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
+use trims::StreamTrims;
 use window::Window;
-use writer::{Command, Queued, Trim, Writer};
+use writer::{Command, Queued, Writer};
 
 /// How to open a log.
 #[derive(Debug, Clone)]
@@ -59,7 +65,7 @@ pub struct LogSettings {
     /// Appends are refused below this much free disk. *Units*: bytes.
     pub disk_free_bytes_min: u64,
     /// What is kept; the rest is trimmed.
-    pub retention: Retention,
+    pub retention: RetentionRules,
     /// Pages that all readers together may be reading from the table at one time.
     pub catch_up_pages_max: usize,
     /// How often the writer looks for commits of other processes while it is idle.
@@ -93,6 +99,9 @@ pub(crate) struct Shared {
     window: Window,
     /// Set by the writer only, after the window holds what it promises.
     bounds: watch::Sender<Bounds>,
+    /// Set by the writer only, before it touches the bounds.
+    trims: StreamTrims,
+    retention: RetentionRules,
     /// `created_at` of the newest event, set before the bounds that show it. *Units*: microseconds since 1970.
     last_created_at: AtomicI64,
     /// Sent by the writer after the bounds have changed, at its own pace; wakes every waiting reader.
@@ -144,30 +153,33 @@ impl Log {
     ///
     /// *Errors*: see [`OpenError`]. *Cancel safety*: safe.
     pub async fn open(settings: LogSettings) -> Result<(Self, LogTask), OpenError> {
-        let opened = store::open(&settings.store).await?;
-        let state = opened.state;
-        let window = Window::new(settings.window_bytes_max, state.last_seq);
+        let mut opened = store::open(&settings.store).await?;
+        let state = opened.state.clone();
+        let read = |source| OpenError::Sqlite { path: settings.store.file.clone(), source };
+        let trims = StreamTrims::new(opened.appender.stream_marks().await.map_err(read)?);
+        let retained = opened.appender.retained().await.map_err(read)?;
+        // The window has no holes: it begins beyond them.
+        let loaded_after = state.trimmed_seq.max(trims.max_seq());
+        let window = Window::new(settings.window_bytes_max, state.last_seq, loaded_after);
         // The newest page now, for whoever comes at once; the rest beside the writer, so that a start takes no longer for it.
-        window
-            .load_page(&opened.store, state.trimmed_seq)
-            .await
-            .map_err(|source| OpenError::Sqlite { path: settings.store.file.clone(), source })?;
+        window.load_page(&opened.store).await.map_err(read)?;
         let bounds = Bounds { first_seq: state.trimmed_seq + 1, last_seq: state.last_seq };
         let shared = Arc::new(Shared {
             log_id: state.log_id.clone(),
             history: History::new(opened.store.clone(), settings.catch_up_pages_max),
-            store: opened.store,
+            store: opened.store.clone(),
             window,
             bounds: watch::Sender::new(bounds),
+            trims,
+            retention: settings.retention.clone(),
             last_created_at: AtomicI64::new(state.last_created_at.microseconds()),
             pulse: watch::Sender::new(()),
             queue_bytes: Arc::new(Semaphore::new(settings.queue_bytes_max)),
             queue_bytes_max: settings.queue_bytes_max,
         });
         let (queue, commands) = mpsc::channel(settings.queue_requests_max);
-        let loading = tokio::spawn(load_window(shared.clone(), state.trimmed_seq));
-        let writer =
-            Writer::new(opened.appender, opened.lock, shared.clone(), commands, loading, &settings, &state);
+        let loading = tokio::spawn(load_window(shared.clone()));
+        let writer = Writer::new(opened, retained, shared.clone(), commands, loading, &settings);
         let task = tokio::spawn(writer.run());
         Ok((Self { shared, queue }, LogTask { task }))
     }
@@ -210,14 +222,9 @@ impl Log {
         outcome
     }
 
-    /// Deletes the events up to this seq, as far as there are such, in steps; readers that still want them are told of
-    /// the gap. Appends go on in between.
-    ///
-    /// *Errors*: as [`Log::append`]. *Cancel safety*: dropping the future does not cancel the trim.
-    pub async fn trim(&self, through: Seq) -> Result<Bounds, AppendError> {
-        let (reply, answer) = oneshot::channel();
-        self.queue.send(Command::Trim(Trim { through, reply })).await.map_err(|_| AppendError::Closed)?;
-        answer.await.unwrap_or(Err(AppendError::Unavailable))
+    /// Hands the writer something to do between appends.
+    async fn ask(&self, command: Command) -> Result<(), AppendError> {
+        self.queue.send(command).await.map_err(|_| AppendError::Closed)
     }
 
     /// One event, if it is retained.
@@ -233,6 +240,7 @@ impl Log {
 
     /// Where a reader that comes with this cursor begins.
     ///
+    /// Takes a search of the index at most, but for [`From::Last`] with a filter: see [`Log::before_last`].
     /// *Errors*: the table could not be searched. *Cancel safety*: safe.
     pub async fn resume(
         &self,
@@ -245,7 +253,9 @@ impl Log {
 
     /// The cursor from which the newest `count` wanted events up to `through` follow, or all that are retained.
     ///
-    /// With a filter each event is looked at, backward from `through`, until so many are found.
+    /// With a filter each event is looked at, backward from `through`, until so many are found: where few pass, that is the
+    /// whole log. There is no bound beyond which wanted events would be left out, so nobody should be kept waiting for the
+    /// first byte of an answer meanwhile.
     /// *Errors*: the table could not be searched. *Cancel safety*: safe.
     pub async fn before_last(
         &self,
@@ -279,10 +289,10 @@ impl Log {
 }
 
 /// Fills the recent window, page by page and in turn with readers. The writer stops it when it ends.
-async fn load_window(shared: Arc<Shared>, trimmed_seq: Seq) {
+async fn load_window(shared: Arc<Shared>) {
     loop {
         let turn = shared.history.turn().await;
-        let loaded = shared.window.load_page(&shared.store, trimmed_seq).await;
+        let loaded = shared.window.load_page(&shared.store).await;
         drop(turn);
         match loaded {
             Ok(true) => {}

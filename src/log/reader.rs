@@ -3,7 +3,7 @@
 //! Two states, one loop. Behind the window it pages the table (catch-up); within it takes shared bytes; at `last_seq`
 //! it waits for the next commit (live). Whoever falls out of the window is simply behind it again.
 
-use super::Shared;
+use super::{Bounds, Shared};
 use crate::event::{Selection, Seq, Timestamp};
 use crate::frames::{Format, Frames, Page, PageBuilder, page_of_texts};
 use crate::store::{PageLimits, StoreError, TextPage};
@@ -28,18 +28,21 @@ pub struct ReaderOptions {
 }
 
 /// Seqs that a reader asked for and that are trimmed, both ends included.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Gap {
     /// First missing seq.
     pub from: Seq,
     /// Last missing seq.
     pub to: Seq,
+    /// Only events of these streams are missing, where they had any there; `*` when there are too many to name. Empty:
+    /// all events are missing.
+    pub streams: Vec<String>,
 }
 
 /// What a reader gets next.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Step {
-    /// Events it wanted are gone; it goes on behind them.
+    /// Events it wanted are gone. It goes on behind them, or, where single streams have lost theirs, with what is left.
     Gap(Gap),
     /// The next events, or none if only unwanted ones came: the cursor has moved all the same.
     Page(Page),
@@ -75,6 +78,8 @@ pub struct Reader {
     shared: Arc<Shared>,
     pulse: watch::Receiver<()>,
     cursor: Seq,
+    /// Of how many trims of single streams it was told.
+    told_trims: u64,
     remaining: u64,
     /// What an event was in the page before: the table is asked for about as many as fit into the next. *Units*: bytes.
     event_bytes: usize,
@@ -95,6 +100,7 @@ impl Reader {
             shared,
             pulse,
             cursor,
+            told_trims: 0,
             remaining,
             event_bytes: EVENT_BYTES_EXPECTED,
             is_catching_up: false,
@@ -109,6 +115,11 @@ impl Reader {
         self.cursor
     }
 
+    /// It begins anew, so what single streams have lost by now is nothing that it misses: it is not told of it.
+    pub fn begin_here(&mut self) {
+        self.told_trims = self.shared.trims.count();
+    }
+
     /// The next step; never waits for a commit.
     ///
     /// *Errors*: the table could not be read; the cursor stands and the call may be repeated.
@@ -121,6 +132,13 @@ impl Reader {
             }
             if self.cursor + 1 < bounds.first_seq {
                 return Ok(Step::Gap(self.skip_to(bounds.first_seq - 1)));
+            }
+            if self.told_trims < self.shared.trims.count() {
+                // What was read before them holds what is trimmed now.
+                (self.ahead, self.text) = (None, None);
+                if let Some(gap) = self.untold_gap() {
+                    return Ok(Step::Gap(gap));
+                }
             }
             if let Some(page) = self.ahead.take() {
                 return Ok(Step::Page(self.take(page)));
@@ -138,8 +156,15 @@ impl Reader {
             }
             // In a box, so that a live reader does not carry along the room of a query.
             match Box::pin(self.catch_up(through)).await {
-                Ok(Some(page)) => {
+                Ok(Some((page, stream_trims))) => {
                     self.is_catching_up = true;
+                    if stream_trims > self.told_trims
+                        && let Some(gap) = self.untold_gap()
+                    {
+                        // Told first of what is missing from it.
+                        self.ahead = Some(page);
+                        return Ok(Step::Gap(gap));
+                    }
                     return Ok(Step::Page(self.take(page)));
                 }
                 // Trimmed while it was read: look at the bounds again, and tell the gap.
@@ -147,6 +172,15 @@ impl Reader {
                 Err(source) => return Err(ReadError { cursor: self.cursor, source }),
             }
         }
+    }
+
+    /// What single streams have lost beyond the cursor since it was told of it.
+    fn untold_gap(&mut self) -> Option<Gap> {
+        // Counted first: what comes in between is told again rather than never.
+        let count = self.shared.trims.count();
+        let gap = self.shared.trims.gap(self.told_trims, self.cursor, &self.options.selection);
+        self.told_trims = count;
+        gap
     }
 
     /// Whether it has had all it asks for, and nothing to come is of it.
@@ -214,7 +248,7 @@ impl Reader {
             return None;
         }
         let text = self.read_text(after, through, remaining).await.ok().flatten();
-        text.filter(|text| text.trimmed_seq <= after)
+        text.filter(|text| text.trimmed_seq <= after && text.stream_trims <= self.told_trims)
     }
 
     /// Waits until there is something after the cursor, or what is after it was trimmed.
@@ -233,15 +267,16 @@ impl Reader {
         }
     }
 
-    /// One page of the table; `None` if some of it may have been trimmed meanwhile.
-    async fn catch_up(&self, through: Seq) -> Result<Option<Page>, StoreError> {
+    /// One page of the table, and how many trims of single streams it is of, all of them shown by now; `None` if the log
+    /// was trimmed beyond the cursor meanwhile.
+    async fn catch_up(&self, through: Seq) -> Result<Option<(Page, u64)>, StoreError> {
         if let Some(text) = self.read_text(self.cursor, through, self.remaining).await? {
+            self.trims_shown(text.trimmed_seq, text.stream_trims).await;
             if text.trimmed_seq > self.cursor {
-                self.trimmed(text.trimmed_seq).await;
                 return Ok(None);
             }
             if let Some(page) = self.page_of_text(&text) {
-                return Ok(Some(page));
+                return Ok(Some((page, text.stream_trims)));
             }
         }
         // What a text cannot tell in one way only, the rows tell.
@@ -252,12 +287,13 @@ impl Reader {
         };
         let stored = self.shared.store.page(self.cursor, through, &self.options.selection, limits).await?;
         drop(turn);
+        self.trims_shown(stored.trimmed_seq, stored.stream_trims).await;
         if stored.trimmed_seq > self.cursor {
-            self.trimmed(stored.trimmed_seq).await;
             return Ok(None);
         }
         let frames = Frames::encode(&stored.events);
-        Ok(Some(self.page(std::iter::once(&frames), through, Some(stored.scanned_to))))
+        let page = self.page(std::iter::once(&frames), through, Some(stored.scanned_to));
+        Ok(Some((page, stored.stream_trims)))
     }
 
     async fn read_text(
@@ -267,7 +303,8 @@ impl Reader {
         remaining: u64,
     ) -> Result<Option<Arc<TextPage>>, StoreError> {
         let events_max = self.events_max(remaining).min(self.options.page_bytes_max / self.event_bytes + 1);
-        self.shared.history.text_page(after, through, &self.options.selection, events_max).await
+        let (history, trims) = (&self.shared.history, self.shared.trims.count());
+        history.text_page(after, through, &self.options.selection, events_max, trims).await
     }
 
     /// `None` if the very first event is one for the rows.
@@ -290,10 +327,14 @@ impl Reader {
         usize::try_from(remaining).unwrap_or(usize::MAX).min(PAGE_EVENTS_MAX)
     }
 
-    /// A trim is committed and perhaps not yet published: waits for the bounds that tell it.
-    async fn trimmed(&self, trimmed_seq: Seq) {
-        let mut bounds = self.shared.bounds.subscribe();
-        let _ = bounds.wait_for(|bounds| bounds.first_seq > trimmed_seq).await;
+    /// A trim is committed and perhaps not yet shown: waits until it is.
+    async fn trims_shown(&self, trimmed_seq: Seq, stream_trims: u64) {
+        let trims = &self.shared.trims;
+        let is_shown = |bounds: &Bounds| bounds.first_seq > trimmed_seq && trims.count() >= stream_trims;
+        if !is_shown(&self.shared.bounds.borrow()) {
+            let mut bounds = self.shared.bounds.subscribe();
+            let _ = bounds.wait_for(is_shown).await;
+        }
     }
 
     /// Cuts a page from frames. `scanned_to` says how far their source was read.
@@ -332,7 +373,7 @@ impl Reader {
     }
 
     fn skip_to(&mut self, to: Seq) -> Gap {
-        let gap = Gap { from: self.cursor + 1, to };
+        let gap = Gap { from: self.cursor + 1, to, streams: Vec::new() };
         self.ahead = None;
         self.cursor = to;
         gap

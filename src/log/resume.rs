@@ -84,7 +84,8 @@ pub(super) async fn before_last(
 ) -> Result<Seq, StoreError> {
     let first = log.bounds().first_seq;
     if selection.filter.is_all() {
-        return log.shared.store.cursor_before_last(count, selection, first, last).await;
+        let whole_after = log.shared.trims.max_seq();
+        return log.shared.store.cursor_before_last(count, selection, first, last, whole_after).await;
     }
     let floor = first - 1;
     let (mut through, mut missing, mut seqs) = (last, count, LOOK_BACK_SEQS);
@@ -126,7 +127,7 @@ async fn read(
                 cursor = page.last_seq.unwrap_or(cursor);
                 found += page.events as u64;
             }
-            Step::Gap(gap) => cursor = gap.to,
+            Step::Gap(_) => cursor = reader.cursor(),
             Step::CaughtUp | Step::End => return Ok((cursor, found)),
         }
     }

@@ -20,6 +20,8 @@ struct Inner {
     frames: VecDeque<Arc<Frames>>,
     bytes: usize,
     floor: Seq,
+    /// Nothing up to here is held or loaded: it is trimmed, in whole or in part.
+    trimmed_seq: Seq,
 }
 
 /// Largest entry that smaller ones are joined to. *Units*: bytes. As much as a socket takes at a time.
@@ -28,17 +30,21 @@ const JOINED_BYTES_MAX: usize = 64 << 10;
 const LOAD_EVENTS: u64 = 1_000;
 
 impl Window {
-    /// An empty window at the end of the log.
-    pub(super) fn new(bytes_max: usize, last_seq: Seq) -> Self {
-        Self { bytes_max, inner: RwLock::new(Inner { frames: VecDeque::new(), bytes: 0, floor: last_seq }) }
+    /// An empty window at the end of a log in which no seq is missing after `trimmed_seq`.
+    pub(super) fn new(bytes_max: usize, last_seq: Seq, trimmed_seq: Seq) -> Self {
+        let inner = Inner { frames: VecDeque::new(), bytes: 0, floor: last_seq, trimmed_seq };
+        Self { bytes_max, inner: RwLock::new(inner) }
     }
 
     /// Adds the next older page of the table below the floor, so that readers who come back after a restart are served
     /// from memory. False when there is none, or no room for it. May run beside the writer, which fills the window from
     /// the other end.
-    pub(super) async fn load_page(&self, store: &Store, trimmed_seq: Seq) -> Result<bool, StoreError> {
+    pub(super) async fn load_page(&self, store: &Store) -> Result<bool, StoreError> {
         let limits = PageLimits { events_max: LOAD_EVENTS as usize, bytes_max: self.bytes_max };
-        let floor = self.read().floor;
+        let (floor, trimmed_seq) = {
+            let inner = self.read();
+            (inner.floor, inner.trimmed_seq)
+        };
         if floor <= trimmed_seq {
             return Ok(false);
         }
@@ -51,17 +57,19 @@ impl Window {
                 step /= 2;
                 continue;
             }
-            // What is trimmed by now is missing from the page.
-            let is_whole = page.trimmed_seq <= after;
+            // What is trimmed by now may be missing from the page, before the writer has said so here.
+            let is_whole = page.events.len() as u64 == floor - after;
             return Ok(is_whole && self.push_front(Arc::new(Frames::encode(&page.events)), after, floor));
         }
     }
 
-    /// Lowers the floor by the events between; false, and nothing added, if they do not fit or the floor has moved.
+    /// Lowers the floor by the events between; false, and nothing added, if they do not fit, the floor has moved, or they
+    /// were trimmed.
     fn push_front(&self, frames: Arc<Frames>, after: Seq, floor: Seq) -> bool {
         let mut inner = self.write();
         let bytes = frames.size_bytes();
-        let fits = inner.floor == floor && inner.bytes + bytes <= self.bytes_max;
+        let is_retained = after >= inner.trimmed_seq;
+        let fits = is_retained && inner.floor == floor && inner.bytes + bytes <= self.bytes_max;
         if fits {
             inner.bytes += bytes;
             inner.floor = after;
@@ -104,9 +112,10 @@ impl Window {
         }
     }
 
-    /// Lets go what was trimmed, so that trimmed events are gone from memory too.
+    /// Lets go what was trimmed, in whole or in part, so that trimmed events are gone from memory too.
     pub(super) fn trim(&self, through: Seq) {
         let mut inner = self.write();
+        inner.trimmed_seq = inner.trimmed_seq.max(through);
         while inner.frames.front().and_then(|f| f.first_seq()).is_some_and(|first| first <= through) {
             inner.drop_oldest();
         }
@@ -174,7 +183,7 @@ mod tests {
 
     #[test]
     fn a_cursor_below_the_floor_is_the_tables() {
-        let window = Window::new(1 << 20, 10);
+        let window = Window::new(1 << 20, 10, 0);
         assert_eq!(first_after(&window, 10), Some(None));
         assert_eq!(first_after(&window, 9), None);
         window.push(frames(11..=12));
@@ -187,7 +196,7 @@ mod tests {
 
     #[test]
     fn the_oldest_go_when_the_bytes_are_used_up() {
-        let window = Window::new(frames(11..=20).size_bytes() * 2, 0);
+        let window = Window::new(frames(11..=20).size_bytes() * 2, 0, 0);
         for start in [1, 11, 21] {
             window.push(frames(start..=start + 9));
         }
@@ -200,7 +209,7 @@ mod tests {
 
     #[test]
     fn small_entries_are_joined_and_nothing_else_changes() {
-        let (settled, plain) = (Window::new(1 << 20, 0), Window::new(1 << 20, 0));
+        let (settled, plain) = (Window::new(1 << 20, 0, 0), Window::new(1 << 20, 0, 0));
         let json = |window: &Window, cursor| {
             let all = Selection::all();
             let mut page = PageBuilder::new(cursor, &all, Format::Lines, usize::MAX, usize::MAX);
@@ -227,7 +236,7 @@ mod tests {
 
     #[test]
     fn an_event_larger_than_the_window_leaves_it_empty_and_true() {
-        let window = Window::new(10, 0);
+        let window = Window::new(10, 0, 0);
         window.push(frames(1..=1));
         assert_eq!(first_after(&window, 0), None);
         assert_eq!(first_after(&window, 1), Some(None));

@@ -1,16 +1,19 @@
 //! The writer: the one task that commits. gather -> commit -> publish -> ack, each a function of its own, because a
 //! replicated log would replace only the commit.
 
+mod own;
 mod upkeep;
 
+use super::holds::HoldCommand;
 use super::plan::{Append, Knowledge, Plan, Position, Refusal, plan};
 use super::pulse::Pulse;
 use super::retention::Keeper;
-use super::{AppendError, Bounds, LogSettings, Shared};
+use super::trim::Trim;
+use super::{AppendError, LogSettings, Shared};
 use crate::event::{Event, Receipt, Selection, Seq, StreamName, Timestamp};
 use crate::frames::Frames;
-use crate::store::{Appender, CommitError, IdKey, LogState, PageLimits, StoreError};
-use std::collections::{HashMap, HashSet};
+use crate::store::{Appender, CommitError, IdKey, LogState, Opened, PageLimits, StoreError};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::fs::File;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -19,6 +22,7 @@ use tokio::sync::mpsc::error::TryRecvError;
 use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot};
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, Interval, MissedTickBehavior};
+use upkeep::{Space, Untold};
 
 /// Most events of one commit, unless a single request has more. Beyond this a larger commit is no faster for each event
 /// and everyone in it waits longer.
@@ -50,14 +54,8 @@ pub enum LogFailed {
 pub(super) enum Command {
     Append(Queued),
     Trim(Trim),
+    Hold(HoldCommand),
     Close,
-}
-
-/// A trim that waits, or is under way: it goes in steps, with appends in between.
-#[derive(Debug)]
-pub(super) struct Trim {
-    pub(super) through: Seq,
-    pub(super) reply: oneshot::Sender<Result<Bounds, AppendError>>,
 }
 
 /// A request that waits. Whoever asked may have gone; it is committed all the same.
@@ -77,15 +75,16 @@ pub(super) struct Writer {
     commands: mpsc::Receiver<Command>,
     /// A command that did not fit into the batch before it; the next one to be done.
     carried: Option<Command>,
-    /// What is still to be trimmed, with whoever waits for it.
-    trims: Vec<Trim>,
+    /// What is still to be trimmed, in the order in which it was asked for.
+    trims: VecDeque<Trim>,
     position: Position,
     pulse: Pulse,
     disk_free_bytes_min: u64,
     keeper: Keeper,
-    /// The last step of a trim was refused; told once, and for retention tried again when the writer is idle or has
-    /// done a command, not at once.
+    /// The last step of a trim was refused; told once.
     is_trim_refused: bool,
+    untold: Untold,
+    space: Space,
     /// Ticks while the writer is idle: time to look for commits of other processes.
     idle: Interval,
     data_version: Option<i64>,
@@ -100,14 +99,14 @@ type Failure = (&'static str, CommitError);
 
 impl Writer {
     pub(super) fn new(
-        appender: Appender,
-        lock: File,
+        opened: Opened,
+        retained: (u64, u64),
         shared: Arc<Shared>,
         commands: mpsc::Receiver<Command>,
         loading: JoinHandle<()>,
         settings: &LogSettings,
-        state: &LogState,
     ) -> Self {
+        let Opened { appender, state, lock, store: _ } = opened;
         let mut idle = tokio::time::interval(settings.notice_interval.max(Duration::from_millis(1)));
         idle.set_missed_tick_behavior(MissedTickBehavior::Delay);
         Self {
@@ -115,12 +114,14 @@ impl Writer {
             shared,
             commands,
             carried: None,
-            trims: Vec::new(),
+            trims: VecDeque::new(),
             position: Position { last_seq: state.last_seq, last_created_at: state.last_created_at },
             pulse: Pulse::new(),
             disk_free_bytes_min: settings.disk_free_bytes_min,
-            keeper: Keeper::new(settings.retention.clone()),
+            keeper: Keeper::new(settings.retention.clone(), retained),
             is_trim_refused: false,
+            untold: Untold::default(),
+            space: Space::default(),
             idle,
             data_version: None,
             loading,
@@ -150,10 +151,7 @@ impl Writer {
     }
 
     async fn work(&mut self) -> Result<(), Failure> {
-        if self.keeper.counts_bytes() {
-            let bytes = self.appender.retained_bytes().await;
-            self.keeper.add_bytes(bytes.map_err(|error| ("counting what is retained", error.into()))?);
-        }
+        self.take_up().await?;
         while let Some(command) = self.next_command().await? {
             match command {
                 Command::Append(first) => {
@@ -161,7 +159,8 @@ impl Writer {
                     self.append(batch).await?;
                     self.shared.window.settle();
                 }
-                Command::Trim(trim) => self.trims.push(self.bounded(trim)),
+                Command::Trim(trim) => self.trims.push_back(trim),
+                Command::Hold(command) => self.change_hold(command).await?,
                 Command::Close => self.commands.close(),
             }
             self.pulse.beat(&self.shared.pulse);
@@ -175,17 +174,17 @@ impl Writer {
         if let Some(command) = self.carried.take() {
             return Ok(Some(command));
         }
-        while !self.is_trim_refused && (!self.trims.is_empty() || self.beyond_retention().is_some()) {
-            match self.commands.try_recv() {
-                Ok(command) => return Ok(Some(command)),
-                Err(TryRecvError::Empty) => {
-                    self.keep_up().await?;
-                    self.pulse.beat(&self.shared.pulse);
-                }
-                Err(TryRecvError::Disconnected) => return Ok(None),
-            }
-        }
         loop {
+            while self.has_trims() || self.has_space_to_give() {
+                match self.commands.try_recv() {
+                    Ok(command) => return Ok(Some(command)),
+                    Err(TryRecvError::Empty) => {
+                        self.keep_up().await?;
+                        self.pulse.beat(&self.shared.pulse);
+                    }
+                    Err(TryRecvError::Disconnected) => return Ok(None),
+                }
+            }
             tokio::select! {
                 biased;
                 command = self.commands.recv() => return Ok(command),

@@ -184,7 +184,7 @@ impl Appender {
     }
 
     /// After a failed statement: no transaction may stay open. Keeps the error, unless rolling back fails too.
-    async fn roll_back(&mut self, error: CommitError) -> CommitError {
+    pub async fn roll_back(&mut self, error: CommitError) -> CommitError {
         if matches!(error, CommitError::Failed(_)) {
             return error;
         }
@@ -250,6 +250,11 @@ impl Appender {
         let bytes: usize = events.iter().map(|event| event.content.size_bytes() + 64).sum();
         let ids = events.iter().filter(|event| event.content.id.is_some()).count();
         self.pages_since_checkpoint += 3 + bytes as u64 / self.page_bytes + ids as u64;
+    }
+
+    /// Makes the next checkpoint due.
+    pub(super) fn hasten_checkpoint(&mut self) {
+        self.pages_since_checkpoint = CHECKPOINT_PAGES;
     }
 
     /// Moves the WAL into the file when enough has gathered.

@@ -20,6 +20,7 @@
 mod append;
 mod blocks;
 mod error;
+mod holds;
 mod notes;
 mod open;
 mod read;
@@ -29,14 +30,16 @@ mod source;
 mod streams;
 mod text;
 mod trim;
+mod vacuum;
 
 pub use append::{Appender, IdKey, Known};
 pub use error::{CommitError, OpenError, StoreError};
+pub use holds::{HeldStream, Hold};
 pub use open::{Opened, StoreSettings, open};
 pub use read::{PageLimits, Store, StoredPage};
 pub use streams::{StreamEnd, StreamTotals};
 pub use text::{TextEvents, TextPage};
-pub use trim::Trimmed;
+pub use trim::{Cause, Excess, Shares, StreamMarks, StreamSize, Trimmed, UntoldTrim};
 
 use crate::event::{Seq, Timestamp};
 

@@ -59,6 +59,11 @@ impl Notes {
         }
     }
 
+    /// What was noted is no longer what the log holds.
+    pub(super) fn forget(&mut self) {
+        *self = Self::default();
+    }
+
     /// The block that ends with this seq, if it was noted whole. Those before it are forgotten.
     pub(super) fn take(&mut self, through: Seq) -> Option<Places> {
         while self.complete.front().is_some_and(|(last, _)| *last < through) {

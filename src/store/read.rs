@@ -35,6 +35,8 @@ pub struct StoredPage {
     pub scanned_to: Seq,
     /// Read after the events: if it is beyond the cursor, some may be missing from the page.
     pub trimmed_seq: Seq,
+    /// Read after the events: how many times events of single streams were trimmed. What they lost is missing.
+    pub stream_trims: u64,
 }
 
 impl Store {
@@ -100,8 +102,10 @@ impl Store {
             Some(last) if is_cut => last.seq,
             _ => source.scanned_to(),
         };
-        let trimmed_seq = trimmed_seq(&mut connection).await?;
-        Ok(StoredPage { events, scanned_to, trimmed_seq })
+        let marks =
+            sqlx::query("SELECT trimmed_seq, stream_trims FROM meta").fetch_one(&mut *connection).await?;
+        let (trimmed_seq, stream_trims) = (from_sql(marks.try_get(0)?), from_sql(marks.try_get(1)?));
+        Ok(StoredPage { events, scanned_to, trimmed_seq, stream_trims })
     }
 
     /// One event, if it is retained.
@@ -124,7 +128,7 @@ impl Store {
 
     /// The cursor from which the newest `count` wanted events follow; `first - 1` if there are fewer.
     ///
-    /// Looks backward in bounded steps.
+    /// Looks backward in bounded steps; where no seq is missing, beyond `whole_after`, not at all for all events.
     /// *Cancel safety*: safe.
     pub async fn cursor_before_last(
         &self,
@@ -132,10 +136,12 @@ impl Store {
         selection: &Selection,
         first: Seq,
         last: Seq,
+        whole_after: Seq,
     ) -> Result<Seq, StoreError> {
         let floor = first.saturating_sub(1);
-        if selection.is_all() || count == 0 {
-            return Ok(last.saturating_sub(count).max(floor));
+        let cursor = last.saturating_sub(count).max(floor);
+        if count == 0 || (selection.is_all() && cursor >= whole_after.min(last)) {
+            return Ok(cursor);
         }
         let (mut through, mut missing, mut blocks) = (last, count, 1);
         while through > floor {
@@ -228,11 +234,6 @@ pub(super) async fn cursor_before(
         }
     }
     Ok(low.saturating_sub(1))
-}
-
-async fn trimmed_seq(connection: &mut SqliteConnection) -> Result<Seq, StoreError> {
-    let seq: i64 = sqlx::query_scalar("SELECT trimmed_seq FROM meta").fetch_one(connection).await?;
-    Ok(from_sql(seq))
 }
 
 /// The state of the log as this connection sees it now.

@@ -73,6 +73,16 @@ impl Store {
         rows.iter().map(totals).collect()
     }
 
+    /// Retained events and the bytes of their data, of one stream or of all.
+    ///
+    /// *Cancel safety*: safe.
+    pub async fn totals(&self, stream: Option<&StreamName>) -> Result<(u64, u64), StoreError> {
+        let sql = "SELECT coalesce(sum(events), 0), coalesce(sum(bytes), 0) FROM streams
+                   WHERE ?1 IS NULL OR name = ?1";
+        let row = sqlx::query(sql).bind(stream.map(StreamName::shared)).fetch_one(self.pool()).await?;
+        Ok((from_sql(row.try_get(0)?), from_sql(row.try_get(1)?)))
+    }
+
     /// The final event of a stream, if it is closed. May be ahead of what the log shows.
     ///
     /// *Cancel safety*: safe.

@@ -28,7 +28,7 @@ use sqlx::{QueryBuilder, Row};
 ///
 /// RS (0x1e) stands for data that only rows can give. Data beyond 16 KiB is such, so that the text of a page stays
 /// small when few small events are followed by many large ones.
-const SELECT_TEXT: &str = "SELECT (SELECT trimmed_seq FROM meta), count(*), max(seq),
+const SELECT_TEXT: &str = "SELECT (SELECT trimmed_seq FROM meta), (SELECT stream_trims FROM meta), count(*), max(seq),
     group_concat(concat_ws('\u{1f}', seq, stream, source, coalesce('=' || id, ''), type, coalesce('=' || subject, ''),
         coalesce('=' || time, ''), created_at,
         iif(octet_length(data) NOT BETWEEN 1 AND 16384, '\u{1e}', coalesce(data, ''))), '\n')";
@@ -50,6 +50,8 @@ pub struct TextPage {
     pub scanned_to: Seq,
     /// Where the log was trimmed then: if it is beyond the cursor, some events may be missing from the text.
     pub trimmed_seq: Seq,
+    /// How many times events of single streams were trimmed by then: what they lost is missing from the text.
+    pub stream_trims: u64,
 }
 
 impl Store {
@@ -85,11 +87,12 @@ impl TextPage {
     /// Takes the text, or `None` if it can be read in more than one way.
     fn new(row: &SqliteRow, after: Seq, source: &Source) -> Result<Option<Self>, StoreError> {
         let trimmed_seq = from_sql(row.try_get(0)?);
-        let events: i64 = row.try_get(1)?;
+        let stream_trims = from_sql(row.try_get(1)?);
+        let events: i64 = row.try_get(2)?;
         if trimmed_seq <= after && !source.is_true_to(usize::try_from(events).unwrap_or(0)) {
             return Ok(None);
         }
-        let text: Option<&[u8]> = row.try_get_unchecked(3)?;
+        let text: Option<&[u8]> = row.try_get_unchecked(4)?;
         let text = text.unwrap_or_default();
         let line_feeds = memchr::memchr_iter(b'\n', text).count();
         if line_feeds as i64 + 1 != events.max(1) || memchr::memchr(b'\r', text).is_some() {
@@ -97,10 +100,11 @@ impl TextPage {
         }
         let Ok(text) = std::str::from_utf8(text) else { return Ok(None) };
         let scanned_to = match source {
-            Source::Scan { events_max, .. } if events >= *events_max as i64 => from_sql(row.try_get(2)?),
+            Source::Scan { events_max, .. } if events >= *events_max as i64 => from_sql(row.try_get(3)?),
             _ => source.scanned_to(),
         };
-        Ok(Some(Self { text: text.to_owned(), after, events: from_sql(events), scanned_to, trimmed_seq }))
+        let (text, events) = (text.to_owned(), from_sql(events));
+        Ok(Some(Self { text, after, events, scanned_to, trimmed_seq, stream_trims }))
     }
 
     /// The events, from the first; ends early before one that only a row can give.

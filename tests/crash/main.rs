@@ -12,6 +12,7 @@
 //! | `graceful_stop` | SIGTERM under load loses nothing and tells the readers |
 //! | `refused_starts` | a second server on the file and an open address are turned away with the next step |
 //! | `cli` | `evertail append` and `evertail tail` as processes, also across a kill -9 |
+//! | `admin` | `evertail trim` and `evertail hold`, also across a kill -9 |
 //! | `transfer` | `evertail export` and `evertail import`: the same events in the same order |
 //! | `https` | the server with a certificate, and the client commands over it |
 //! | `descriptors` | a low descriptor limit bounds the connections and not the service |
@@ -22,6 +23,7 @@
 //! `EVERTAIL_CRASH_CYCLES` sets the number of kills, 100 if it is not given.
 #![expect(clippy::unwrap_used, reason = "a test ends at what it did not expect")]
 
+mod admin;
 mod cli;
 mod closing;
 mod crash_points;

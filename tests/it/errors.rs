@@ -115,6 +115,63 @@ async fn problems_with_what_is_stored() {
 }
 
 #[tokio::test]
+async fn problems_of_trims_and_holds() {
+    let server =
+        Server::start_with(|settings| settings.log.store.busy_timeout = Duration::from_millis(20)).await;
+    server.append("a", "[{},{},{}]").await;
+    let trim = |body: &'static str| Reply::of(server.post("/admin/trim", JSON, body));
+    let hold = |path: &str, body: &'static str| {
+        Reply::of(server.request("PUT", &format!("/admin/holds/{path}")).body(body))
+    };
+    check(&trim(r#"{"before":0,"older":"30d","dry_run":true}"#).await);
+    check_as("_of_a_trim_of_nothing", &trim("{}").await);
+    check_as("_of_a_trim", &trim("").await);
+    check_as("_of_a_trim", &trim(r#"{"before":}"#).await);
+    check_as("_of_a_trim", &Reply::of(server.post("/admin/trim", "text/plain", "all")).await);
+    check_as("_of_a_trim", &trim(r#"{"stream":"b","before":2}"#).await);
+    check_as(
+        "_of_admin",
+        &Reply::of(server.get("/admin/holds").header("origin", "http://localhost:1")).await,
+    );
+    check_as("_of_admin", &Reply::of(server.get("/admin/trim")).await);
+    check(&hold("a/x%2Fy", r#"{"reason":"why"}"#).await);
+    check_as("_of_a_hold", &hold("a/b", r#"{"reason":1}"#).await);
+    assert_eq!(hold("a/case", r#"{"reason":"letter"}"#).await.status, 201);
+    let differs = hold("a/case", r#"{"reason":"another"}"#).await;
+    let created_at = server.table().await[3].created_at.clone();
+    let text = differs.text();
+    let since = text.split("since ").nth(1).and_then(|rest| rest.get(..27)).unwrap();
+    assert!(since <= created_at.as_str(), "the hold is older than the event that tells of it");
+    check(&Reply { body: text.replace(since, "...").into_bytes(), ..differs.clone() });
+    check(&Reply::of(server.request("DELETE", "/admin/holds/a/other")).await);
+    server.append("a", "[{},{}]").await;
+    assert_eq!(Reply::of(server.request("DELETE", "/admin/holds/a/case")).await.status, 200);
+    let mut other = table::connect(server.file()).await;
+    sqlx::query("BEGIN IMMEDIATE").execute(&mut other).await.unwrap();
+    check(&trim(r#"{"before":2}"#).await);
+    check_as("_of_a_hold", &hold("a/b", r#"{"reason":"why"}"#).await);
+    sqlx::query("ROLLBACK").execute(&mut other).await.unwrap();
+    let holds = "WITH RECURSIVE n (n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM n WHERE n < 1000)
+        INSERT INTO holds SELECT 'a', 'hold-' || n, 'why', '2026-11-21T09:00:00.000000Z' FROM n";
+    sqlx::query(holds).execute(&mut other).await.unwrap();
+    check(&hold("a/one-more", r#"{"reason":"why"}"#).await);
+    assert_eq!(Reply::of(server.request("DELETE", "/admin/holds/a/hold-7")).await.status, 200);
+    assert_eq!(hold("a/one-more", r#"{"reason":"why"}"#).await.status, 201);
+    assert_eq!(trim(r#"{"stream":"a","before":2}"#).await.json()["held_by"]["name"], "hold-1");
+}
+
+#[tokio::test]
+async fn problems_of_streams_that_are_trimmed() {
+    let server = Server::start().await;
+    let events = r#"[{"stream":"b"},{"stream":"a"},{"stream":"a"},{"stream":"a"}]"#;
+    assert_eq!(Reply::of(server.post("/api/v1/events", JSON, events)).await.status, 201);
+    let trim = server.post("/admin/trim", JSON, r#"{"stream":"a","before":4}"#);
+    assert_eq!(Reply::of(trim).await.status, 200);
+    check_as("_of_a_stream", &server.page("/api/v1/a?after=1").await);
+    check_as("_of_an_event_of_a_stream", &server.page("/api/v1/events/2").await);
+}
+
+#[tokio::test]
 async fn slow_body_is_told_so() {
     let server = Server::start_with(|settings| settings.http.body_timeout = Duration::from_secs(1)).await;
     check(&raw(&server, "POST /api/v1/a HTTP/1.1\r\nHost: localhost\r\nContent-Length: 9\r\n\r\n{").await);
@@ -226,6 +283,9 @@ async fn methods_that_a_path_does_not_take_are_answered_with_those_it_takes() {
         ("/api/v1/events/1", "GET,HEAD", &["POST", "PUT", "DELETE"]),
         ("/api/v1/streams", "GET,HEAD", &["POST", "PUT", "DELETE"]),
         ("/api/v1/streams/a", "GET,HEAD", &["POST", "PUT", "DELETE"]),
+        ("/admin/trim", "POST", &["GET", "PUT", "DELETE"]),
+        ("/admin/holds", "GET,HEAD", &["POST", "PUT", "DELETE"]),
+        ("/admin/holds/a/b", "DELETE,PUT", &["GET", "POST"]),
         ("/api/v1/a/close", "POST", &["GET", "PUT", "DELETE"]),
         ("/", "GET,HEAD", &["POST"]),
         ("/healthz", "GET,HEAD", &["POST", "DELETE"]),

@@ -7,6 +7,7 @@ use crate::stream::blocks;
 use crate::tls::{Identity, secure};
 use axum::http;
 use bytes::Bytes;
+use evertail::config::AllowedOrigin;
 use evertail::http::Closing;
 use h2::client::{ResponseFuture, SendRequest};
 use h2::{Reason, RecvStream};
@@ -169,6 +170,31 @@ async fn host_and_origin_are_those_of_http2() {
     problem(refused, 400, "request_invalid").await;
     assert_eq!(answer(at("log.test").header("origin", "https://log.test")).await.status(), 200);
     problem(answer(at("log.test").header("origin", "http://log.test")).await, 403, "origin_refused").await;
+}
+
+#[tokio::test]
+async fn admin_is_for_pages_of_this_server_over_http2_too() {
+    let identity = Identity::new();
+    let server = secure(&identity, |settings| {
+        settings.http.origins.allowed_hosts = vec!["log.test".into()];
+        settings.http.origins.allowed_origins = vec![AllowedOrigin::Any];
+    })
+    .await;
+    let mut client = Client::connect(&identity, &server).await;
+    let holds = || http::Request::builder().uri("https://log.test:8888/admin/holds");
+    let mut answer = async |request| {
+        let (answer, _) = client.ask(request, true).await.unwrap();
+        within("the answer", answer).await.unwrap()
+    };
+    assert_eq!(answer(holds()).await.status(), 200);
+    let own = answer(holds().header("origin", "https://log.test:8888")).await;
+    assert_eq!(body(own).await, br#"{"holds":[]}"#);
+    // Another page, one that came without TLS, and the address under which the server is not asked.
+    for foreign in ["https://app.test", "http://log.test:8888", "https://localhost:8888"] {
+        problem(answer(holds().header("origin", foreign)).await, 403, "origin_refused").await;
+    }
+    let cross_site = holds().header("sec-fetch-site", "cross-site");
+    problem(answer(cross_site).await, 403, "origin_refused").await;
 }
 
 #[tokio::test]

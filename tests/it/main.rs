@@ -7,6 +7,7 @@
 //! | `append`, `pages`, `selection` | POST in all its forms; JSON pages, NDJSON, one event; what is selected, everywhere the same |
 //! | `cloudevents` | CloudEvents in and out |
 //! | `streams` | which streams there are, and their totals |
+//! | `retention` | trims, holds and dry runs; what readers are told of what is gone |
 //! | `errors`, `malformed` | problems, origins, the shapes of smuggling; ten thousand broken requests |
 //! | `docs` | every curl line of the documents |
 //! | `bench` | the load generator, and that it finds what a server does wrong |
@@ -29,6 +30,7 @@ mod pages;
 mod raw;
 mod regression;
 mod resume;
+mod retention;
 mod selection;
 mod server;
 mod slow;

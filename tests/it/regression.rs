@@ -12,8 +12,9 @@ async fn trimming_ended_the_log() {
     server.append("b", "{}").await;
     server.trim(2).await;
     server.append("a", "{}").await;
-    let seqs: Vec<u64> = server.table().await.iter().map(|row| row.seq).collect();
-    assert_eq!(seqs, [3, 4, 5]);
+    let rows = server.table().await;
+    let shown: Vec<(u64, &str)> = rows.iter().map(|row| (row.seq, row.stream.as_str())).collect();
+    assert_eq!(shown, [(3, "a"), (4, "b"), (5, "evertail"), (6, "a")]);
 }
 
 #[tokio::test]

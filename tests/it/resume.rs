@@ -5,6 +5,7 @@ use crate::raw::Connection;
 use crate::server::{Reply, Server};
 use crate::stream::{Stream, blocks};
 use evertail::client::TailItem;
+use evertail::http::Closing;
 use serde_json::json;
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -126,7 +127,12 @@ async fn cursor_in_the_trimmed_past_is_told_the_gap_and_goes_on_behind_it() {
                 assert_eq!(gap, json!({"from": cursor + 1, "to": 4, "reason": "trimmed"}));
                 assert_eq!(id, cursor.to_string(), "a gap does not move the cursor");
                 let last_seq = server.log.bounds().last_seq;
-                assert_eq!(stream.seqs(last_seq as usize - 4).await, (5..=last_seq).collect::<Vec<_>>());
+                assert_eq!(stream.seqs(6).await, (5..=10).collect::<Vec<_>>());
+                if route == "/api/v1/events" {
+                    let (_, id) = stream.control("evertail.trimmed").await;
+                    assert_eq!(id, "11");
+                }
+                assert_eq!(stream.seqs(last_seq as usize - 11).await, (12..=last_seq).collect::<Vec<_>>());
                 assert_live(&server, &mut stream).await;
             }
         }
@@ -155,11 +161,12 @@ async fn log_that_is_trimmed_to_nothing_tells_the_gap_then_a_cursor_behind_it_an
         let (data, id) = stream.control("evertail.cursor").await;
         assert_eq!(
             (data["first_seq"].as_u64(), data["last_seq"].as_u64(), id.as_str()),
-            (Some(11), Some(10), "3")
+            (Some(11), Some(11), "3"),
+            "what is left tells of the trim"
         );
         let (gap, _) = stream.control("evertail.gap").await;
         assert_eq!(gap, json!({"from": 4, "to": 10, "reason": "trimmed"}));
-        assert_eq!(stream.cursor().await, 10, "without it a reconnect would be told the gap again");
+        assert_eq!(stream.cursor().await, 11, "without it a reconnect would be told the gap again");
         for cursor in [0, 10] {
             let mut other = server.stream_after("/api/v1/a", cursor).await;
             assert_eq!(other.cursor().await, 10);
@@ -188,7 +195,8 @@ async fn reader_that_is_overtaken_by_trimming_is_told_where() {
     let mut bytes = connection.chunk().await.unwrap();
     server.trim(1990).await;
     server.append("a", r#"{"type":"last"}"#).await;
-    while !bytes.ends_with(b"id: 2001\n\n") {
+    // seq 2001 tells of the trim, on a stream of its own.
+    while !bytes.ends_with(b"id: 2002\n\n") {
         bytes.extend(connection.chunk().await.unwrap());
     }
     let blocks = blocks(&bytes, true);
@@ -201,7 +209,7 @@ async fn reader_that_is_overtaken_by_trimming_is_told_where() {
     let before: Vec<_> = blocks[1..gap].iter().filter_map(|block| block.id).collect();
     assert_eq!(before, (1..=before.len() as u64).collect::<Vec<_>>());
     let after: Vec<_> = blocks[gap + 1..].iter().filter_map(|block| block.id).collect();
-    assert_eq!(after, (1991..=2001).collect::<Vec<_>>());
+    assert_eq!(after, (1991..=2000).chain([2002]).collect::<Vec<_>>());
 }
 
 #[tokio::test]
@@ -439,6 +447,72 @@ async fn last_begins_so_many_wanted_events_before_the_end() {
 }
 
 #[tokio::test]
+async fn last_with_a_filter_finds_its_events_however_far_back_they_are() {
+    for window in WINDOWS {
+        let server = log_of_ten(window).await;
+        for (query, expected) in [
+            ("last=1&data=3", vec![4]),
+            ("last=2&data%3C=4", vec![4, 5]),
+            ("last=5&data%3C=1", vec![1, 2]),
+            ("last=5&data=none", vec![]),
+        ] {
+            for route in ROUTES {
+                let last_seq = server.log.bounds().last_seq;
+                let mut stream = server.stream(&format!("{route}?{query}")).await;
+                stream.keep_alive().await;
+                let (data, id) = stream.control("evertail.cursor").await;
+                assert_eq!(data, json!({"first_seq": 1, "last_seq": last_seq, "log": server.log.id()}));
+                assert!(id.parse::<u64>().unwrap() < expected.first().copied().unwrap_or(1), "{query}: {id}");
+                assert_eq!(stream.seqs(expected.len()).await, expected, "{query}");
+            }
+        }
+        // What comes after the search belongs to the same stream.
+        let mut stream = server.stream("/api/v1/a?last=1&data=3").await;
+        stream.cursor().await;
+        server.append("a", r#"{"data":0}"#).await;
+        let next = server.append("a", r#"{"data":3}"#).await[0].seq;
+        assert_eq!(stream.seqs(2).await, [4, next]);
+        // Another log is read from its beginning, without a search.
+        let mut stream = server.stream("/api/v1/a?last=1&data=3&log=other").await;
+        assert_eq!(stream.control("evertail.reset").await.0["reason"], "replaced");
+        assert_eq!((stream.cursor().await, stream.seqs(2).await), (0, vec![4, next]));
+    }
+}
+
+#[tokio::test]
+async fn search_for_the_newest_that_pass_a_filter_keeps_no_answer_waiting() {
+    // Nobody may read the table: the search never ends.
+    let server = Server::start_with(|settings| {
+        settings.log.window_bytes_max = 0;
+        settings.log.catch_up_pages_max = 0;
+        settings.http.keep_alive = Duration::from_millis(50);
+    })
+    .await;
+    server.append("a", r#"{"data":1}"#).await;
+    let mut stream = server.stream("/api/v1/a?last=1&data=1").await;
+    for _ in 0..3 {
+        stream.keep_alive().await;
+    }
+    server.close(Closing::Drain);
+    assert_eq!(stream.control("evertail.notice").await, (json!({"reason": "drain"}), String::new()));
+    assert_eq!(stream.rest().await, []);
+    assert!(stream.blocks()[0].retry.is_some(), "it says when to come back");
+}
+
+#[tokio::test]
+async fn search_that_ends_at_an_end_hands_out_the_cursor_that_is_answered_204() {
+    let server = log_of_ten(1 << 20).await;
+    server.request("POST", "/api/v1/a/close").send().await.unwrap().error_for_status().unwrap();
+    for query in ["last=1&data=3", "last=1&data=none"] {
+        let mut stream = server.stream(&format!("/api/v1/a?{query}")).await;
+        let ids: Vec<String> = stream.rest().await.into_iter().map(|event| event.last_event_id).collect();
+        assert_eq!(ids.last().map(String::as_str), Some("11"), "{query}: {ids:?}");
+        let again = Reply::of(server.get(&format!("/api/v1/a?{query}")).header("last-event-id", "11")).await;
+        assert_eq!(again.status, 204);
+    }
+}
+
+#[tokio::test]
 async fn history_answers_a_cursor_that_does_not_hold_with_410() {
     for window in WINDOWS {
         let server = log_of_ten(window).await;
@@ -450,8 +524,8 @@ async fn history_answers_a_cursor_that_does_not_hold_with_410() {
                 assert_eq!(problem["first_seq"], 5);
                 let problem = Reply::of(get("").header("last-event-id", "3")).await.problem(410, "gone");
                 assert_eq!(problem["first_seq"], 5);
-                let problem = Reply::of(get("after=11")).await.problem(410, "cursor_ahead");
-                assert_eq!(problem["last_seq"], 10);
+                let problem = Reply::of(get("after=12")).await.problem(410, "cursor_ahead");
+                assert_eq!(problem["last_seq"], 11);
                 for query in ["log=another", "log=another&after=6"] {
                     let problem = Reply::of(get(query)).await.problem(410, "log_replaced");
                     assert_eq!(problem["log"], server.log.id());
@@ -463,11 +537,11 @@ async fn history_answers_a_cursor_that_does_not_hold_with_410() {
                 assert_eq!(Reply::of(get(&format!("log={}", server.log.id()))).await.status, 200);
             }
         }
-        server.trim(10).await;
+        server.trim(11).await;
         for accept in [JSON, LINES] {
             let get = |query: &str| server.get(&format!("/api/v1/a?{query}")).header("accept", accept);
-            assert_eq!(Reply::of(get("after=9")).await.problem(410, "gone")["first_seq"], 11);
-            assert_eq!(Reply::of(get("after=10")).await.status, 200);
+            assert_eq!(Reply::of(get("after=9")).await.problem(410, "gone")["first_seq"], 12);
+            assert_eq!(Reply::of(get("after=11")).await.status, 200);
             assert_eq!(Reply::of(get("after=0")).await.status, 200);
         }
     }

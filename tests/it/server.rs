@@ -3,8 +3,9 @@
 use crate::stream::Stream;
 use crate::table::{self, Row};
 use evertail::client::Client;
+use evertail::event::RetentionRules;
 use evertail::http::{self, Closing, ConnectionSettings, HttpSettings, OriginSettings, Service};
-use evertail::log::{Log, LogSettings, LogTask, Retention};
+use evertail::log::{Log, LogSettings, LogTask};
 use evertail::store::StoreSettings;
 use evertail::wire::ReceiptJson;
 use reqwest::RequestBuilder;
@@ -67,7 +68,7 @@ impl Settings {
                 queue_bytes_max: 64 << 20,
                 window_bytes_max: 1 << 20,
                 disk_free_bytes_min: 0,
-                retention: Retention::default(),
+                retention: RetentionRules::default(),
                 catch_up_pages_max: 2,
                 notice_interval: Duration::from_millis(5),
             },
@@ -240,7 +241,7 @@ impl Server {
     }
 
     pub(crate) async fn trim(&self, through: u64) {
-        within("the trim", self.log.trim(through)).await.unwrap();
+        within("the trim", self.log.trim_through(through)).await.unwrap();
     }
 
     pub(crate) async fn table(&self) -> Vec<Row> {

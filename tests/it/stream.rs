@@ -197,8 +197,11 @@ pub(crate) fn blocks(bytes: &[u8], is_whole: bool) -> Vec<Block> {
 
 fn check_control(block: &Block) {
     match block.event.as_deref() {
-        // The end of a stream is an event of the log, with its id.
-        Some("evertail.cursor" | "evertail.closed") => assert!(block.id.is_some(), "{block:?}"),
+        // The end of a stream and what the server tells of itself are events of the log, with an id.
+        Some(
+            "evertail.cursor" | "evertail.closed" | "evertail.trimmed" | "evertail.held"
+            | "evertail.released",
+        ) => assert!(block.id.is_some(), "{block:?}"),
         Some("evertail.gap" | "evertail.reset" | "evertail.notice") => {
             assert_eq!(block.id, None, "{block:?}")
         }

@@ -1,8 +1,10 @@
 //! A log on a temporary file, and what the tests of the log and its properties ask of it.
 
-use evertail::event::{Content, Event, EventType, Receipt, Selection, Seq, StreamName, Timestamp};
+use evertail::event::{
+    Content, Event, EventType, Receipt, RetentionRules, Selection, Seq, StreamName, Timestamp,
+};
 use evertail::frames::Format;
-use evertail::log::{Append, AppendError, Log, LogSettings, LogTask, Reader, ReaderOptions, Retention};
+use evertail::log::{Append, AppendError, Bounds, Log, LogSettings, LogTask, Reader, ReaderOptions};
 use evertail::store::StoreSettings;
 use futures_util::FutureExt;
 use sqlx::sqlite::{SqliteConnectOptions, SqliteRow};
@@ -41,7 +43,7 @@ impl Place {
             queue_bytes_max: 64 << 20,
             window_bytes_max: 1 << 20,
             disk_free_bytes_min: 0,
-            retention: Retention::default(),
+            retention: RetentionRules::default(),
             catch_up_pages_max: 2,
             notice_interval: Duration::from_millis(1),
         }
@@ -119,6 +121,12 @@ pub(crate) async fn append(
     in_time(log.append(request(contents))).await
 }
 
+/// Trims the log up to this seq. An event of the server's own tells of it, unless nothing of others was trimmed.
+pub(crate) async fn trim(log: &Log, through: Seq) -> Bounds {
+    in_time(log.trim_through(through)).await.expect("the trim is taken");
+    log.bounds()
+}
+
 pub(crate) fn options() -> ReaderOptions {
     ReaderOptions {
         selection: Selection::all(),
@@ -132,6 +140,12 @@ pub(crate) fn options() -> ReaderOptions {
 
 pub(crate) fn reader(log: &Log, cursor: Seq) -> Reader {
     log.reader(cursor, options())
+}
+
+/// The retained events of a stream as another process reads them.
+pub(crate) async fn stored_of(connection: &mut SqliteConnection, name: &str) -> Vec<Event> {
+    let events = stored(connection).await.into_iter();
+    events.filter(|event| event.content.stream.as_str() == name).collect()
 }
 
 /// The retained events as another process reads them.

@@ -10,4 +10,5 @@ mod protection;
 mod reading;
 mod resuming;
 mod rules;
+mod stream_trims;
 mod trimming;

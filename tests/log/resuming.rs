@@ -1,6 +1,6 @@
 //! Where a reader begins, for each thing that it may come with.
 
-use crate::fixture::{Place, append, close, content, in_time, open, shown, stored, stream};
+use crate::fixture::{Place, append, close, content, open, shown, stored, stream};
 use evertail::event::{Pattern, Selection, Seq, Timestamp};
 use evertail::log::{From, Log, LogTask, Reset, Resume};
 
@@ -14,12 +14,12 @@ fn later(time: Timestamp, microseconds: i64) -> Timestamp {
     Timestamp::from_microseconds(time.microseconds() + microseconds)
 }
 
-/// A log of seq 3 to 5.
+/// A log of seq 3 to 6, of which the last tells of the trim.
 async fn trimmed_log() -> (Place, Log, LogTask) {
     let place = Place::new();
     let (log, task) = place.open().await;
     append(&log, vec![content("a", None, "1"); 5]).await.expect("the log takes it");
-    in_time(log.trim(2)).await.expect("the log takes it");
+    crate::fixture::trim(&log, 2).await;
     (place, log, task)
 }
 
@@ -49,7 +49,9 @@ async fn every_way_to_resume_a_log_that_is_trimmed_away_begins_at_its_end() {
     let place = Place::new();
     let (log, task) = place.open().await;
     append(&log, [content("a", None, "1"), content("b", None, "2"), content("a", None, "3")]).await.unwrap();
-    in_time(log.trim(3)).await.unwrap();
+    crate::fixture::trim(&log, 3).await;
+    // What told of it too.
+    crate::fixture::trim(&log, 4).await;
     let selection = Selection::stream(&stream("a"));
     for from in [
         From::Now,
@@ -58,10 +60,10 @@ async fn every_way_to_resume_a_log_that_is_trimmed_away_begins_at_its_end() {
         From::Since(Timestamp::now()),
         From::Last(0),
         From::Last(5),
-        From::After(3),
+        From::After(4),
     ] {
-        assert_eq!(cursor(&log, from, &Selection::all()).await, 3, "{from:?}");
-        assert_eq!(cursor(&log, from, &selection).await, 3, "{from:?}");
+        assert_eq!(cursor(&log, from, &Selection::all()).await, 4, "{from:?}");
+        assert_eq!(cursor(&log, from, &selection).await, 4, "{from:?}");
     }
     // A cursor that saw some of it is told of the rest.
     assert_eq!(cursor(&log, From::After(1), &selection).await, 1);
@@ -77,16 +79,16 @@ async fn cursor_within_the_log_stands_and_one_beyond_it_is_reset_to_live() {
         (From::After(1), 1),
         (From::After(2), 2),
         (From::After(4), 4),
-        (From::After(5), 5),
-        (From::Now, 5),
+        (From::After(6), 6),
+        (From::Now, 6),
     ] {
         assert_eq!(cursor(&log, from, &all).await, expected, "{from:?}");
         let resume = log.resume(from, Some(log.id()), &all).await.unwrap();
         assert_eq!(resume, Resume { cursor: expected, reset: None });
     }
-    for beyond in [6, 7, Seq::MAX] {
+    for beyond in [7, 8, Seq::MAX] {
         let resume = log.resume(From::After(beyond), None, &all).await.unwrap();
-        assert_eq!(resume, Resume { cursor: 5, reset: Some(Reset::Ahead { cursor: beyond }) });
+        assert_eq!(resume, Resume { cursor: 6, reset: Some(Reset::Ahead { cursor: beyond }) });
     }
     close(log, task).await;
 }
@@ -124,8 +126,9 @@ async fn since_begins_with_the_first_event_of_that_time() {
     for (n, expected) in [(-1, 0), (0, 0), (1, 2), (2, 3), (4, 3), (5, 3), (6, 5), (1_000, 5)] {
         assert_eq!(cursor(&log, From::Since(time(n)), &all).await, expected, "{n}");
     }
-    in_time(log.trim(4)).await.unwrap();
-    for (n, expected) in [(-1, 4), (0, 4), (5, 4), (6, 5)] {
+    crate::fixture::trim(&log, 4).await;
+    // The sixth tells of the trim, at the time of the fifth.
+    for (n, expected) in [(-1, 4), (0, 4), (5, 4), (6, 6)] {
         assert_eq!(cursor(&log, From::Since(time(n)), &all).await, expected, "{n}");
     }
     close(log, task).await;
@@ -162,8 +165,9 @@ async fn last_counts_only_what_the_selection_wants_and_what_is_retained() {
         assert_eq!(cursor(&log, From::Last(count), &a).await, of_a, "{count}");
         assert_eq!(cursor(&log, From::Last(count), &all).await, of_all, "{count}");
     }
-    in_time(log.trim(3)).await.unwrap();
-    for (count, of_a, of_all) in [(0, 7, 7), (1, 5, 6), (2, 3, 5), (9, 3, 3)] {
+    crate::fixture::trim(&log, 3).await;
+    // The eighth tells of the trim.
+    for (count, of_a, of_all) in [(0, 8, 8), (1, 5, 7), (2, 3, 6), (9, 3, 3)] {
         assert_eq!(cursor(&log, From::Last(count), &a).await, of_a, "{count}");
         assert_eq!(cursor(&log, From::Last(count), &all).await, of_all, "{count}");
     }

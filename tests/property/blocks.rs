@@ -192,7 +192,7 @@ proptest! {
             .await;
             check(&log, layout, 0, &selections).await;
             let through = trim.index(layout.events as usize + 1) as Seq;
-            in_time(log.trim(through)).await.expect("the trim is taken");
+            in_time(log.trim_through(through)).await.expect("the trim is taken");
             check(&log, layout, through, &selections).await;
             let oldest: Option<i64> =
                 sqlx::query_scalar("SELECT min(block) FROM blocks").fetch_one(&mut other).await.expect("readable");

@@ -5,9 +5,11 @@
 use crate::cases;
 use crate::fixture::{Place, close, in_time, open, other_process, shown};
 use crate::model::{Fate, Model, ModelReader, STREAMS, Sketch, TYPES};
-use evertail::event::{Content, Pattern, Selection, Seq, Timestamp};
+use evertail::event::{Content, Event, Pattern, Selection, Seq, StreamName, Timestamp};
 use evertail::frames::Format;
-use evertail::log::{Append, Bounds, From, Log, LogTask, Reader, ReaderOptions, Step};
+use evertail::log::{
+    Append, Bounds, From, Log, LogTask, Reader, ReaderOptions, Step, TrimReport, TrimRequest,
+};
 use futures_util::future::join_all;
 use proptest::collection::vec;
 use proptest::prelude::*;
@@ -29,6 +31,12 @@ enum Operation {
     Settle,
     Trim(Index),
     TrimAll,
+    TrimStream {
+        stream: usize,
+        through: Index,
+    },
+    /// Holds a stream, or releases it.
+    Hold(usize),
     Reopen {
         window_bytes_max: usize,
     },
@@ -162,6 +170,9 @@ fn operation() -> impl Strategy<Value = Operation> {
         1 => Just(Operation::Settle),
         2 => any::<Index>().prop_map(Operation::Trim),
         1 => Just(Operation::TrimAll),
+        3 => (0..STREAMS.len(), any::<Index>())
+            .prop_map(|(stream, through)| Operation::TrimStream { stream, through }),
+        1 => (1..STREAMS.len()).prop_map(Operation::Hold),
         1 => window_bytes_max().prop_map(|window_bytes_max| Operation::Reopen { window_bytes_max }),
         6 => (start(), wishes()).prop_map(|(start, options)| Operation::Join { start, options }),
         9 => (reader(), 1..5_usize).prop_map(|(reader, steps)| Operation::Read { reader, steps }),
@@ -214,8 +225,15 @@ impl Run {
             Operation::Append(requests) => self.append(&requests).await,
             Operation::Foreign { rows, is_committed } => self.foreign(&rows, is_committed).await,
             Operation::Settle => self.settle().await,
-            Operation::Trim(through) => self.trim(through.index(self.model.last() as usize + 3) as Seq).await,
-            Operation::TrimAll => self.trim(Seq::MAX).await,
+            Operation::Trim(through) => {
+                self.trim(None, through.index(self.model.last() as usize + 3) as Seq).await;
+            }
+            Operation::TrimAll => self.trim(None, Seq::MAX).await,
+            Operation::TrimStream { stream, through } => {
+                let name = crate::fixture::stream(STREAMS[stream]);
+                self.trim(Some(name), through.index(self.model.last() as usize + 3) as Seq).await;
+            }
+            Operation::Hold(stream) => self.hold(&crate::fixture::stream(STREAMS[stream])).await,
             Operation::Reopen { window_bytes_max } => self.reopen(window_bytes_max).await,
             Operation::Join { start, options } => self.join(&start, &options).await,
             Operation::Read { reader, steps } => {
@@ -309,20 +327,56 @@ impl Run {
         assert_eq!(self.log.bounds(), Bounds { first_seq: self.model.first(), last_seq: last });
     }
 
-    async fn trim(&mut self, through: Seq) {
+    async fn trim(&mut self, stream: Option<StreamName>, through: Seq) {
         let shown_before = self.log.bounds().last_seq;
-        let bounds = in_time(self.log.trim(through)).await.expect("the trim is taken");
-        let trimmed = bounds.first_seq - 1;
-        // What another process has just inserted may or may not be shown yet.
-        let possible = through.min(shown_before)..=through.min(self.model.last());
-        let before = self.model.first() - 1;
-        assert!(
-            trimmed == before || possible.contains(&trimmed),
-            "{trimmed} is trimmed, {through} was asked for"
-        );
-        assert!(trimmed >= before.max(*possible.start()), "{trimmed} is trimmed, {through} was asked for");
-        assert!((shown_before..=self.model.last()).contains(&bounds.last_seq));
-        self.model.trim(trimmed);
+        let before = Some(through.saturating_add(1));
+        let request = TrimRequest { stream, before, reason: Some("why".into()), ..TrimRequest::default() };
+        let plan = self.log.plan_trim(&request).await.expect("the table is readable");
+        let report = in_time(self.log.trim(&request)).await.expect("the trim is taken");
+        if shown_before == self.model.last() {
+            let undone = |report: &TrimReport| TrimReport { streams: Default::default(), ..report.clone() };
+            assert_eq!(undone(&plan), report, "what is done is what was planned");
+        }
+        let stream = request.stream.as_ref();
+        let possible = shown_before..=self.model.last();
+        let must_tell = self.model.trim(stream, through, possible, &report);
+        if let (Some(stream), Some(through)) = (stream, report.through_seq) {
+            for (_, reader) in &mut self.readers {
+                reader.untold.insert(stream.clone(), through);
+            }
+        }
+        if must_tell {
+            let event = self.own_event("evertail.trimmed").await;
+            let (data, subject) = (event.content.data.as_deref(), event.content.subject.as_deref());
+            let data: serde_json::Value = serde_json::from_str(data.expect("it has data")).expect("JSON");
+            assert_eq!((data["cause"].as_str(), data["reason"].as_str()), (Some("request"), Some("why")));
+            assert_eq!(data["through_seq"].as_u64(), report.through_seq);
+            assert!(data["events"].as_u64().expect("a count") <= report.events);
+            assert_eq!(
+                (data["stream"].as_str(), subject),
+                (stream.map(|s| s.as_str()), data["stream"].as_str())
+            );
+        }
+    }
+
+    async fn hold(&mut self, name: &StreamName) {
+        let is_held = self.model.is_held(name);
+        if is_held {
+            in_time(self.log.release(name.clone(), "case".into(), None)).await.expect("it is held");
+        } else {
+            let held = in_time(self.log.hold(name.clone(), "case".into(), "why".into())).await;
+            assert!(held.expect("there is room").1, "it is new");
+            let again = in_time(self.log.hold(name.clone(), "case".into(), "why".into())).await;
+            assert!(!again.expect("the same is no error").1);
+        }
+        self.own_event(if is_held { "evertail.released" } else { "evertail.held" }).await;
+        self.model.hold(name, !is_held);
+    }
+
+    /// The event that the server has just appended of its own accord.
+    async fn own_event(&mut self, r#type: &str) -> Event {
+        let event = self.log.event(self.model.last() + 1).await.expect("the table is readable");
+        self.model.push_own(event, r#type).clone()
     }
 
     async fn reopen(&mut self, window_bytes_max: usize) {
@@ -365,19 +419,20 @@ impl Run {
             limit: wishes.limit,
             page_bytes_max: wishes.page_bytes_max,
         };
-        let model_reader =
-            ModelReader { cursor, remaining: options.limit.unwrap_or(u64::MAX), options: options.clone() };
-        self.readers.push((self.log.reader(cursor, options), model_reader));
+        let mut reader = self.log.reader(cursor, options.clone());
+        if !matches!(from, From::After(1..)) {
+            reader.begin_here();
+        }
+        self.readers.push((reader, self.model.reader(from, cursor, options)));
     }
 
-    async fn rejoin(&mut self, mut model_reader: ModelReader) {
-        model_reader.cursor =
-            self.resume(From::After(model_reader.cursor), &model_reader.options.selection).await;
-        if model_reader.options.limit.is_some() {
-            model_reader.options.limit = Some(model_reader.remaining);
-        }
-        let reader = self.log.reader(model_reader.cursor, model_reader.options.clone());
-        self.readers.push((reader, model_reader));
+    async fn rejoin(&mut self, before: ModelReader) {
+        let mut options = before.options;
+        let cursor = self.resume(From::After(before.cursor), &options.selection).await;
+        options.limit = options.limit.map(|_| before.remaining);
+        let reader = self.log.reader(cursor, options.clone());
+        // Told again of what it may have been told of before.
+        self.readers.push((reader, self.model.reader(From::After(cursor.max(1)), cursor, options)));
     }
 
     async fn resume(&self, from: From, selection: &Selection) -> Seq {

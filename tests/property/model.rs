@@ -3,9 +3,11 @@
 use crate::fixture::{line, stored, stream};
 use evertail::event::{Content, Event, EventType, Receipt, Selection, Seq, StreamName, Timestamp};
 use evertail::frames::{Format, Page};
-use evertail::log::{AppendError, ExpectedLastSeq, From, Gap, ReaderOptions, Refusal, Reset, Resume, Step};
+use evertail::log::{
+    AppendError, ExpectedLastSeq, From, Gap, ReaderOptions, Refusal, Reset, Resume, Step, TrimReport,
+};
 use sqlx::SqliteConnection;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::RangeInclusive;
 use std::sync::Arc;
 
@@ -17,6 +19,9 @@ type Key = (String, String, String);
 pub(crate) struct Model {
     events: Vec<Event>,
     trimmed: Seq,
+    /// Up to where single streams are trimmed.
+    lost: BTreeMap<StreamName, Seq>,
+    held: BTreeSet<StreamName>,
 }
 
 /// What becomes of one event.
@@ -42,8 +47,12 @@ impl Model {
         &self.events[seq as usize - 1]
     }
 
-    pub(crate) fn retained(&self) -> &[Event] {
-        &self.events[self.trimmed as usize..]
+    fn is_retained(&self, event: &Event) -> bool {
+        event.seq > self.trimmed && self.lost.get(&event.content.stream).is_none_or(|lost| event.seq > *lost)
+    }
+
+    pub(crate) fn retained(&self) -> Vec<Event> {
+        self.events.iter().filter(|event| self.is_retained(event)).cloned().collect()
     }
 
     fn last_created_at(&self) -> Timestamp {
@@ -64,7 +73,7 @@ impl Model {
     /// Ends a stream as the log should, and compares its answer.
     pub(crate) fn close(&mut self, name: &StreamName, receipt: &Receipt) {
         let expected = match self.end_of(name) {
-            Some(seq) if seq > self.trimmed => Receipt::of(self.event(seq), true),
+            Some(seq) if self.is_retained(self.event(seq)) => Receipt::of(self.event(seq), true),
             Some(seq) => Receipt { seq, created_at: None, ..Receipt::of(self.event(seq), true) },
             None => {
                 let mut content = Content::new(name.clone());
@@ -81,7 +90,7 @@ impl Model {
             |event: &&Event| key(&event.content).is_some_and(|found| Some(found) == key(content));
         match self.events.iter().find(has_its_id) {
             None => self.end_of(&content.stream).map_or(Fate::New, Fate::Closed),
-            Some(event) if event.seq <= self.trimmed || event.content == *content => Fate::Repeat(event.seq),
+            Some(event) if !self.is_retained(event) || event.content == *content => Fate::Repeat(event.seq),
             Some(event) => Fate::Reuse(event.seq),
         }
     }
@@ -92,9 +101,79 @@ impl Model {
         self.events.push(Event { seq: self.last() + 1, created_at, content });
     }
 
-    pub(crate) fn trim(&mut self, through: Seq) {
-        assert!((self.trimmed..=self.last()).contains(&through));
-        self.trimmed = through;
+    /// The last seq that a trim of the log, or of a stream, may delete while the log ends at `last`.
+    fn trimmable(&self, name: Option<&StreamName>, last: Seq) -> Seq {
+        let held = |event: &&Event| self.held.contains(&event.content.stream);
+        match name {
+            None => self.retained().iter().find(held).map_or(last, |event| event.seq - 1),
+            Some(name) if self.held.contains(name) => 0,
+            Some(_) => last.saturating_sub(1),
+        }
+    }
+
+    /// Trims the log, or a stream, as it should up to this seq, while it ends somewhere in `last`, and compares the report.
+    /// True if an event of `evertail` must tell of it.
+    pub(crate) fn trim(
+        &mut self,
+        name: Option<&StreamName>,
+        through: Seq,
+        last: RangeInclusive<Seq>,
+        report: &TrimReport,
+    ) -> bool {
+        let is_asked = |event: &&Event| name.is_none_or(|name| event.content.stream == *name);
+        let retained = self.retained();
+        let gone_at = |last: Seq| -> Vec<&Event> {
+            // What is stored and not shown yet is not asked for, but it is the newest event all the same.
+            let through = through.min(last).min(self.trimmable(name, self.last()));
+            retained.iter().filter(is_asked).filter(|event| event.seq <= through).collect()
+        };
+        let is_told = |gone: &Vec<&Event>| gone.last().map(|event| event.seq) == report.through_seq;
+        let mut possible = last.map(gone_at).filter(is_told);
+        let gone = possible.next().unwrap_or_else(|| panic!("{report:?} of {name:?} up to {through}"));
+        assert_eq!(report.events, gone.len() as u64);
+        let bytes = gone.iter().filter_map(|event| event.content.data.as_deref()).map(str::len);
+        assert_eq!(report.bytes, bytes.sum::<usize>() as u64);
+        let must_tell = gone.iter().any(|event| event.content.stream.as_str() != "evertail");
+        let Some(last_gone) = report.through_seq else { return false };
+        match name {
+            None => self.trimmed = last_gone,
+            Some(name) => {
+                self.lost.insert(name.clone(), last_gone);
+            }
+        }
+        // The log begins where its first event is.
+        if let Some(first) = self.retained().first() {
+            self.trimmed = first.seq - 1;
+        }
+        must_tell
+    }
+
+    /// A stream is held, or no longer.
+    pub(crate) fn hold(&mut self, name: &StreamName, is_held: bool) {
+        if is_held {
+            self.held.insert(name.clone())
+        } else {
+            self.held.remove(name)
+        };
+    }
+
+    pub(crate) fn is_held(&self, name: &StreamName) -> bool {
+        self.held.contains(name)
+    }
+
+    /// An event that the server appended of its own accord.
+    pub(crate) fn push_own(&mut self, event: Option<Event>, r#type: &str) -> &Event {
+        let event = event.expect("the server tells what it did");
+        assert_eq!((event.seq, event.content.r#type.as_str()), (self.last() + 1, r#type));
+        assert_eq!(event.content.stream.as_str(), "evertail");
+        self.push(event.content, event.created_at);
+        self.event(self.last())
+    }
+
+    /// A reader that comes with this: what single streams have lost is news to it only if it was here before.
+    pub(crate) fn reader(&self, from: From, cursor: Seq, options: ReaderOptions) -> ModelReader {
+        let untold = if matches!(from, From::After(1..)) { self.lost.clone() } else { BTreeMap::new() };
+        ModelReader { cursor, remaining: options.limit.unwrap_or(u64::MAX), options, untold }
     }
 
     /// The condition with this distance from what holds.
@@ -150,7 +229,7 @@ impl Model {
                     self.push(content.clone(), receipt.created_at.expect("a new event has its time"));
                     Receipt::of(self.event(self.last()), false)
                 }
-                Fate::Repeat(seq) if seq > self.trimmed => Receipt::of(self.event(seq), true),
+                Fate::Repeat(seq) if self.is_retained(self.event(seq)) => Receipt::of(self.event(seq), true),
                 Fate::Repeat(seq) => Receipt { seq, created_at: None, ..Receipt::of(self.event(seq), true) },
                 Fate::Reuse(seq) => panic!("{content:?} was accepted, its id is {seq}'s"),
                 Fate::Closed(seq) => panic!("{content:?} was accepted, its stream ended with {seq}"),
@@ -163,13 +242,15 @@ impl Model {
     pub(crate) fn resume(&self, from: From, selection: &Selection, last: Seq) -> Resume {
         let begin = self.trimmed;
         let shown = &self.events[begin as usize..last as usize];
+        let shown: Vec<&Event> = shown.iter().filter(|event| self.is_retained(event)).collect();
         let (cursor, reset) = match from {
             From::Now => (last, None),
             From::After(0) => (begin, None),
             From::After(cursor) if cursor > last => (last, Some(Reset::Ahead { cursor })),
             From::After(cursor) => (cursor, None),
             From::Since(time) => {
-                (begin + shown.iter().filter(|event| event.created_at < time).count() as Seq, None)
+                let before = shown.iter().rfind(|event| event.created_at < time);
+                (before.map_or(begin, |event| event.seq), None)
             }
             From::Last(0) => (last, None),
             From::Last(count) => {
@@ -182,22 +263,38 @@ impl Model {
 
     /// Compares one step of a reader while the log ends somewhere in `last`, and moves the reader's model.
     pub(crate) fn step(&self, reader: &mut ModelReader, step: &Step, last: RangeInclusive<Seq>) {
-        let ModelReader { options, cursor, remaining } = reader;
+        let ModelReader { options, cursor, remaining, untold } = reader;
+        let mut gap_of_streams = None;
+        if *remaining > 0 && *cursor < options.through.unwrap_or(Seq::MAX) && *cursor >= self.trimmed {
+            let asked = Selection { types: Vec::new(), ..options.selection.clone() };
+            let mut lost = std::mem::take(untold);
+            lost.retain(|name, lost| {
+                let mut event = Content::new(name.clone());
+                event.r#type = EventType::message();
+                let event = Event { seq: 1, created_at: Timestamp::EPOCH, content: event };
+                *lost > *cursor && is_wanted(&event, &asked)
+            });
+            let streams = lost.keys().map(StreamName::to_string).collect();
+            gap_of_streams = lost.values().max().map(|to| Gap { from: *cursor + 1, to: *to, streams });
+        }
         let through = options.through.unwrap_or(Seq::MAX);
         match step {
             _ if *remaining == 0 || *cursor >= through => assert_eq!(*step, Step::End),
             Step::End => panic!("{reader:?} ended"),
             _ if *cursor < self.trimmed => {
-                assert_eq!(*step, Step::Gap(Gap { from: *cursor + 1, to: self.trimmed }));
+                let (from, streams) = (*cursor + 1, Vec::new());
+                assert_eq!(*step, Step::Gap(Gap { from, to: self.trimmed, streams }));
                 *cursor = self.trimmed;
             }
+            _ if gap_of_streams.is_some() => assert_eq!(Some(step), gap_of_streams.map(Step::Gap).as_ref()),
             Step::Gap(gap) => panic!("{gap:?} told to {reader:?}, trimmed is only {}", self.trimmed),
             Step::CaughtUp => assert!(*cursor >= through.min(*last.start()), "{reader:?} gets nothing more"),
             Step::Page(page) => {
                 assert!(page.cursor > *cursor, "{reader:?} got {page:?}");
                 assert!(page.cursor <= through.min(*last.end()), "{reader:?} got {page:?}");
                 let events = &self.events[*cursor as usize..page.cursor as usize];
-                check_page(page, events, options);
+                let events: Vec<_> = events.iter().filter(|event| self.is_retained(event)).cloned().collect();
+                check_page(page, &events, options);
                 assert!(page.events as u64 <= *remaining, "{reader:?} got {page:?}");
                 *remaining -= page.events as u64;
                 *cursor = page.cursor;
@@ -235,7 +332,7 @@ impl Model {
         }
         let row = |(name, events): (&str, Vec<&Event>)| {
             let last_seq = events.last().map_or(0, |event| event.seq);
-            let retained: Vec<_> = events.iter().filter(|event| event.seq > self.trimmed).collect();
+            let retained: Vec<_> = events.iter().filter(|event| self.is_retained(event)).collect();
             let first_seq = retained.first().map_or(last_seq + 1, |event| event.seq);
             let bytes: usize =
                 retained.iter().filter_map(|event| event.content.data.as_deref()).map(str::len).sum();
@@ -251,6 +348,8 @@ pub(crate) struct ModelReader {
     pub(crate) options: ReaderOptions,
     pub(crate) cursor: Seq,
     pub(crate) remaining: u64,
+    /// What single streams have lost since it was told of it.
+    pub(crate) untold: BTreeMap<StreamName, Seq>,
 }
 
 /// Compares a page with the events that it stands for: those up to its cursor.

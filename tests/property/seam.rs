@@ -3,11 +3,13 @@
 //! was stored.
 
 use crate::cases;
-use crate::fixture::{Place, close, content, event_type, in_time, open, other_process, request, stored};
+use crate::fixture::{
+    Place, close, content, event_type, in_time, open, other_process, request, stored, stored_of,
+};
 use crate::model::{STREAMS, check_page};
 use evertail::event::{Content, Event, Pattern, Selection, Seq, Timestamp};
 use evertail::frames::{Format, Page};
-use evertail::log::{From, Gap, Log, Reader, ReaderOptions, Reset, Step};
+use evertail::log::{From, Gap, Log, Reader, ReaderOptions, Reset, Step, TrimRequest};
 use futures_util::future::join_all;
 use proptest::collection::vec;
 use proptest::prelude::*;
@@ -79,6 +81,8 @@ enum Given {
 struct Record {
     events: Mutex<BTreeMap<Seq, Event>>,
     trimmed: Mutex<BTreeSet<Seq>>,
+    /// Up to where single streams were trimmed in the end.
+    lost: Mutex<BTreeMap<String, Seq>>,
 }
 
 impl Record {
@@ -215,13 +219,35 @@ async fn insert_rows(file: PathBuf, transactions: Vec<usize>, record: Arc<Record
     }
 }
 
-async fn trim(log: Log, (every, left): (Seq, Seq), record: Arc<Record>, end: watch::Receiver<Option<Seq>>) {
-    loop {
+/// Trims the whole log and one of its streams by turns.
+async fn trim(
+    log: Log,
+    (every, left): (Seq, Seq),
+    file: PathBuf,
+    record: Arc<Record>,
+    end: watch::Receiver<Option<Seq>>,
+) {
+    let mut other = other_process(&file).await;
+    for turn in 0.. {
         let next = log.bounds().last_seq + every;
         shown(&log, next, &end).await;
         let last = log.bounds().last_seq;
-        let bounds = log.trim(last.saturating_sub(left)).await.expect("the trim is taken");
-        record.trimmed.lock().expect("no test panicked").insert(bounds.first_seq - 1);
+        let stream = (turn % 3 != 0).then(|| crate::fixture::stream(STREAMS[turn % 2]));
+        let before = Some((last + 1).saturating_sub(left));
+        let request = TrimRequest { stream: stream.clone(), before, ..TrimRequest::default() };
+        let report = log.trim(&request).await.expect("the trim is taken");
+        record.trimmed.lock().expect("no test panicked").insert(log.bounds().first_seq - 1);
+        if let (Some(stream), Some(through)) = (stream, report.through_seq) {
+            record.lost.lock().expect("no test panicked").insert(stream.to_string(), through);
+        }
+        if report.events > 0 {
+            let told = stored_of(&mut other, "evertail").await;
+            let mut events = record.events.lock().expect("no test panicked");
+            for event in told {
+                let before = events.insert(event.seq, event.clone());
+                assert!(before.is_none_or(|before| before == event));
+            }
+        }
         if last < next {
             return;
         }
@@ -273,7 +299,7 @@ async fn read(
 }
 
 fn is_over(reader: &Reader, end: &watch::Receiver<Option<Seq>>) -> bool {
-    end.borrow().is_some_and(|last| reader.cursor() >= last)
+    end.borrow().is_some_and(|last| last > 0 && reader.cursor() >= last)
 }
 
 async fn wait(reader: &mut Reader, end: &watch::Receiver<Option<Seq>>) {
@@ -281,7 +307,7 @@ async fn wait(reader: &mut Reader, end: &watch::Receiver<Option<Seq>>) {
     let cursor = reader.cursor();
     tokio::select! {
         () = reader.wait() => {}
-        _ = end.wait_for(|end| end.is_some_and(|last| cursor >= last)) => {}
+        _ = end.wait_for(|end| end.is_some_and(|last| last > 0 && cursor >= last)) => {}
     }
 }
 
@@ -314,15 +340,31 @@ async fn join(log: &Log, start: Start, cursor: Option<Seq>, options: &ReaderOpti
     resume.cursor
 }
 
-/// Everything that a reader was given follows its cursor without a hole, is what was stored, or was trimmed.
-fn check(options: &ReaderOptions, given: &[Given], events: &[Event], trimmed: &BTreeSet<Seq>) {
+/// Everything that a reader was given follows its cursor without a hole, is what was stored, or was trimmed; and what was
+/// trimmed of single streams is missing only after the reader was told.
+fn check(
+    options: &ReaderOptions,
+    given: &[Given],
+    events: &[Event],
+    trimmed: &BTreeSet<Seq>,
+    lost: &BTreeMap<String, Seq>,
+) {
     let mut cursor = None;
+    let mut told: BTreeMap<String, Seq> = BTreeMap::new();
     for given in given {
         match given {
             Given::Moved(start) => {
                 let is_resumed = cursor.is_none_or(|cursor| cursor == *start || cursor == 0 && *start > 0);
                 assert!(is_resumed, "a reader at {cursor:?} came back at {start}");
                 cursor = Some(*start);
+                told.clear();
+            }
+            Given::Gap(gap) if !gap.streams.is_empty() => {
+                assert_eq!(Some(gap.from), cursor.map(|cursor| cursor + 1));
+                for stream in &gap.streams {
+                    assert!(lost.contains_key(stream), "{gap:?} of {lost:?}");
+                    told.insert(stream.clone(), gap.to);
+                }
             }
             Given::Gap(gap) => {
                 assert_eq!(Some(gap.from), cursor.map(|cursor| cursor + 1));
@@ -333,12 +375,28 @@ fn check(options: &ReaderOptions, given: &[Given], events: &[Event], trimmed: &B
             Given::Page { after, page } => {
                 assert_eq!(Some(*after), cursor);
                 assert!(page.cursor > *after, "{page:?} after {after}");
-                check_page(page, &events[*after as usize..page.cursor as usize], options);
+                let seqs: BTreeSet<Seq> = seqs(page);
+                let is_there = |event: &&Event| {
+                    let stream = event.content.stream.as_str();
+                    let may_be_missing = told.get(stream).is_some_and(|told| event.seq <= *told)
+                        && lost.get(stream).is_some_and(|lost| event.seq <= *lost);
+                    !may_be_missing || seqs.contains(&event.seq)
+                };
+                let events = &events[*after as usize..page.cursor as usize];
+                let events: Vec<_> = events.iter().filter(is_there).cloned().collect();
+                check_page(page, &events, options);
                 cursor = Some(page.cursor);
             }
         }
     }
     assert_eq!(cursor, Some(events.len() as Seq), "a reader was not given everything");
+}
+
+/// The seqs of a page of lines or frames.
+fn seqs(page: &Page) -> BTreeSet<Seq> {
+    let text = std::str::from_utf8(&page.bytes).expect("frames are text");
+    let rest = text.split("{\"seq\":").skip(1);
+    rest.map(|rest| rest.split(',').next().expect("a number").parse().expect("a seq")).collect()
 }
 
 async fn run(plan: Plan) {
@@ -359,16 +417,19 @@ async fn run(plan: Plan) {
     for planned in plan.readers {
         readers.spawn(read(log.clone(), planned, place.file(), is_ended.clone()));
     }
-    let trimmer =
-        plan.trims.map(|trims| tokio::spawn(trim(log.clone(), trims, record.clone(), is_ended.clone())));
+    let trimmer = plan
+        .trims
+        .map(|trims| tokio::spawn(trim(log.clone(), trims, place.file(), record.clone(), is_ended.clone())));
 
     in_time(producers.join_all()).await;
-    let last = record.events.lock().expect("no test panicked").len() as Seq;
-    crate::fixture::shown(&log, last).await;
-    end.send_replace(Some(last));
+    // Whoever trims adds events as long as it trims.
+    end.send_replace(Some(0));
     if let Some(trimmer) = trimmer {
         in_time(trimmer).await.expect("the trimmer ends well");
     }
+    let last = record.events.lock().expect("no test panicked").len() as Seq;
+    crate::fixture::shown(&log, last).await;
+    end.send_replace(Some(last));
     let all_given = in_time(readers.join_all()).await;
 
     let events: Vec<Event> = record.events.lock().expect("no test panicked").values().cloned().collect();
@@ -377,10 +438,15 @@ async fn run(plan: Plan) {
     let bounds = log.bounds();
     assert_eq!(bounds.last_seq, last);
     let table = stored(&mut place.other_process().await).await;
-    assert_eq!(table, events[bounds.first_seq as usize - 1..]);
+    let lost = record.lost.lock().expect("no test panicked").clone();
+    let is_kept = |event: &&Event| {
+        let lost = lost.get(event.content.stream.as_str());
+        event.seq >= bounds.first_seq && lost.is_none_or(|lost| event.seq > *lost)
+    };
+    assert_eq!(table, events.iter().filter(is_kept).cloned().collect::<Vec<_>>());
     let trimmed = record.trimmed.lock().expect("no test panicked").clone();
     for (options, given) in &all_given {
-        check(options, given, &events, &trimmed);
+        check(options, given, &events, &trimmed, &lost);
     }
     close(log, task).await;
 }

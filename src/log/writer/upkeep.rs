@@ -1,80 +1,229 @@
-//! What the writer does after the acks and while it is idle: trimming, the index, checkpoints. A step of each at a time,
-//! so that appends wait for no more.
+//! What the writer does after the acks and while it is idle: trimming, the index, space given back, checkpoints. A step
+//! of each at a time, so that appends wait for no more.
 
-use super::{Failure, Trim, Writer, refuse};
-use crate::event::Seq;
-use crate::store::{CommitError, Trimmed};
+use super::{Failure, Writer, refuse};
+use crate::event::StreamName;
+use crate::log::AppendError;
+use crate::log::trim::{Done, Trim};
+use crate::store::{Cause, CommitError, Excess, Trimmed};
+use std::error::Error;
+use std::time::Duration;
 use tokio::time::Instant;
 
+/// Retention is told of by events at most so often: what goes a little at a time would else leave a trail as long.
+const TOLD_EVERY: Duration = Duration::from_secs(60);
+/// How long after it was not possible telling is tried again.
+const TELL_AGAIN: Duration = Duration::from_secs(1);
+/// Streams that retention looks at in one step.
+const WALK_STREAMS: usize = 256;
+/// How often is looked for space to give back.
+const SPACE_LOOK: Duration = Duration::from_secs(10);
+
+/// What was trimmed and is not told yet.
+#[derive(Debug, Default)]
+pub(super) struct Untold {
+    /// Since when retention has trimmed something.
+    since: Option<Instant>,
+    told_at: Option<Instant>,
+    /// What was asked for could not be told at once; when that was tried.
+    request: Option<Instant>,
+}
+
+/// Giving space back.
+#[derive(Debug, Default)]
+pub(super) struct Space {
+    looked_at: Option<Instant>,
+    /// More is to be given back.
+    has_more: bool,
+}
+
 impl Writer {
-    /// What is due after the acks: trimming, the index, a checkpoint. A step of each, so that appends wait for no more.
-    pub(super) async fn keep_up(&mut self) -> Result<(), Failure> {
-        if let Some(time) = self.keeper.look(Instant::now()) {
-            let bounds = *self.shared.bounds.borrow();
-            let old = self.appender.cursor_before(time, bounds.first_seq, bounds.last_seq).await;
-            self.keeper.found_old(old.map_err(|error| ("looking for old events", error.into()))?);
+    /// What a crash left to be done.
+    pub(super) async fn take_up(&mut self) -> Result<(), Failure> {
+        let during = |error| ("looking for trims to tell of", CommitError::Failed(error));
+        if self.appender.has_untold(Cause::Request).await.map_err(during)? {
+            self.tell_request(None).await?;
         }
-        self.trim_step().await?;
+        if self.appender.has_untold(Cause::Retention).await.map_err(during)? {
+            self.untold.since = Some(Instant::now());
+        }
+        Ok(())
+    }
+
+    /// What is due after the acks. A step of each, so that appends wait for no more.
+    pub(super) async fn keep_up(&mut self) -> Result<(), Failure> {
+        self.look_for_old().await?;
+        match self.trims.pop_front() {
+            Some(trim) => self.asked_step(trim).await?,
+            None => self.retention_step().await?,
+        }
         let trimmed_seq = self.shared.bounds.borrow().first_seq - 1;
         match self.appender.index_block(self.position.last_seq, trimmed_seq).await {
             // What cannot be indexed now is searched without the index.
             Ok(_) | Err(CommitError::Full | CommitError::Busy) => {}
             Err(error) => return Err(("indexing", error)),
         }
+        self.give_back_space().await?;
         match self.appender.checkpoint_if_due().await {
             Ok(()) => {}
             Err(error @ CommitError::Failed(_)) => return Err(("checkpointing", error)),
             Err(error) => {
-                tracing::warn!(
-                    error = &error as &dyn std::error::Error,
-                    "the WAL was not checkpointed and grows"
-                );
+                tracing::warn!(error = &error as &dyn Error, "the WAL was not checkpointed and grows");
             }
         }
         Ok(())
     }
 
-    /// The last seq that retention does not keep.
-    pub(super) fn beyond_retention(&self) -> Option<Seq> {
+    /// Whether there is something to trim at once.
+    pub(super) fn has_trims(&self) -> bool {
+        let first_seq = self.shared.bounds.borrow().first_seq;
+        !self.trims.is_empty() || self.keeper.has_work(first_seq, Instant::now())
+    }
+
+    async fn look_for_old(&mut self) -> Result<(), Failure> {
+        let Some(ages) = self.keeper.look(Instant::now()) else { return Ok(()) };
         let bounds = *self.shared.bounds.borrow();
-        self.keeper.beyond(bounds.first_seq - 1, bounds.last_seq)
+        let mut old_seqs = Vec::with_capacity(ages.len());
+        for age in ages {
+            let old = match age {
+                Some(time) => self.appender.cursor_before(time, bounds.first_seq, bounds.last_seq).await,
+                None => Ok(0),
+            };
+            old_seqs.push(old.map_err(|error| ("looking for old events", error.into()))?);
+        }
+        self.keeper.found_old(old_seqs);
+        Ok(())
     }
 
-    /// A trim of what there is now.
-    pub(super) fn bounded(&self, trim: Trim) -> Trim {
-        Trim { through: trim.through.min(self.shared.bounds.borrow().last_seq), ..trim }
-    }
-
-    /// One step of what is to be trimmed: trims, then tells the readers, then whoever has all that was asked for.
-    async fn trim_step(&mut self) -> Result<(), Failure> {
-        let asked = self.trims.iter().map(|trim| trim.through).max();
-        let Some(through) = asked.max(self.beyond_retention()) else { return Ok(()) };
-        let trimmed_seq = self.shared.bounds.borrow().first_seq - 1;
-        if through > trimmed_seq {
-            match self.appender.trim_step(trimmed_seq, through).await {
-                Ok(Trimmed { trimmed_seq, bytes }) => {
-                    self.keeper.take_bytes(bytes);
-                    self.is_trim_refused = false;
-                    self.shared.window.trim(trimmed_seq);
-                    self.shared.bounds.send_modify(|bounds| bounds.first_seq = trimmed_seq + 1);
-                    self.pulse.want();
+    /// One step of a trim that was asked for; when it is through, the log tells of it, and whoever asked is answered.
+    async fn asked_step(&mut self, mut trim: Trim) -> Result<(), Failure> {
+        let trimmed = match self.step(trim.stream.as_ref(), trim.excess, Cause::Request).await? {
+            Ok(trimmed) => trimmed,
+            Err(refusal) => {
+                if trim.done.events > 0 {
+                    self.tell_request(trim.reason.as_deref()).await?;
                 }
-                Err(error) => {
-                    let Some(refusal) = refuse(&error) else { return Err(("trimming", error)) };
-                    if !self.is_trim_refused {
-                        tracing::warn!(error = &error as &dyn std::error::Error, "nothing was trimmed");
-                    }
-                    self.is_trim_refused = true;
-                    for trim in self.trims.drain(..) {
-                        let _ = trim.reply.send(Err(refusal()));
-                    }
+                let _ = trim.reply.send(Err(refusal));
+                return Ok(());
+            }
+        };
+        let Done { events, bytes, through, .. } = trim.done;
+        trim.done = Done {
+            events: events + trimmed.events,
+            bytes: bytes + trimmed.bytes,
+            through: through.max(trimmed.through),
+            is_held: trimmed.is_held,
+        };
+        trim.excess = trim.excess.less(trimmed.events, trimmed.bytes);
+        let Excess { events, bytes, through } = trim.excess;
+        if trimmed.events > 0 && (events > 0 || bytes > 0 || through > trimmed.through) {
+            self.trims.push_front(trim);
+            return Ok(());
+        }
+        if trim.done.events > 0 {
+            self.tell_request(trim.reason.as_deref()).await?;
+        }
+        let _ = trim.reply.send(Ok(trim.done));
+        Ok(())
+    }
+
+    /// Tells of what was asked for, or tries again later.
+    async fn tell_request(&mut self, reason: Option<&str>) -> Result<(), Failure> {
+        let is_told = self.tell(Cause::Request, reason).await?;
+        self.untold.request = (!is_told).then(Instant::now);
+        Ok(())
+    }
+
+    /// One step of what retention does not keep.
+    async fn retention_step(&mut self) -> Result<(), Failure> {
+        let now = Instant::now();
+        let first_seq = self.shared.bounds.borrow().first_seq;
+        if let Some(excess) = self.keeper.excess(first_seq, now) {
+            match self.step(None, excess, Cause::Retention).await? {
+                Ok(Trimmed { events: 1.., .. }) => {}
+                Ok(_) | Err(_) => self.keeper.rest(now),
+            }
+        } else if let Some((stream, excess)) = self.keeper.due_stream().cloned() {
+            match self.step(Some(&stream), excess, Cause::Retention).await? {
+                Ok(trimmed) => {
+                    self.keeper.trimmed_stream(trimmed.through, trimmed.events, trimmed.bytes);
+                }
+                Err(_) => self.keeper.stop_walk(),
+            }
+        } else if let Some(after) = self.keeper.walked_to() {
+            let sizes = self.appender.stream_sizes(after, WALK_STREAMS).await;
+            self.keeper.walk(sizes.map_err(|error| ("looking at the streams", error.into()))?);
+        } else if self.untold.request.is_some_and(|tried_at| now >= tried_at + TELL_AGAIN) {
+            self.tell_request(None).await?;
+        } else if let Some(since) = self.untold.since {
+            let is_time = |at: Option<Instant>| at.is_none_or(|at| now >= at + TOLD_EVERY);
+            if is_time(self.untold.told_at) && (!self.has_trims() || is_time(Some(since))) {
+                (self.untold.since, self.untold.told_at) = (None, Some(now));
+                if !self.tell(Cause::Retention, None).await? {
+                    self.untold.since = Some(since);
                 }
             }
         }
-        let bounds = *self.shared.bounds.borrow();
-        for trim in self.trims.extract_if(.., |trim| trim.through < bounds.first_seq) {
-            let _ = trim.reply.send(Ok(bounds));
+        Ok(())
+    }
+
+    /// Trims one step, then shows it: to the window, the readers, the totals.
+    async fn step(
+        &mut self,
+        stream: Option<&StreamName>,
+        excess: Excess,
+        cause: Cause,
+    ) -> Result<Result<Trimmed, AppendError>, Failure> {
+        match self.appender.trim_step(stream, excess, cause).await {
+            Ok(trimmed) => {
+                self.is_trim_refused = false;
+                if trimmed.events > 0 {
+                    self.show(stream, &trimmed);
+                    if cause == Cause::Retention {
+                        self.untold.since.get_or_insert_with(Instant::now);
+                    }
+                }
+                Ok(Ok(trimmed))
+            }
+            Err(error) => {
+                let Some(refusal) = refuse(&error) else { return Err(("trimming", error)) };
+                if !self.is_trim_refused {
+                    tracing::warn!(error = &error as &dyn Error, "nothing was trimmed");
+                }
+                self.is_trim_refused = true;
+                Ok(Err(refusal()))
+            }
+        }
+    }
+
+    fn show(&mut self, stream: Option<&StreamName>, trimmed: &Trimmed) {
+        self.keeper.take(trimmed.events, trimmed.bytes);
+        self.shared.window.trim(trimmed.through.max(trimmed.trimmed_seq));
+        if let Some(stream) = stream {
+            self.shared.trims.set(stream.clone(), trimmed.through, trimmed.stream_trims);
+        }
+        self.shared.trims.pass(trimmed.trimmed_seq);
+        self.shared.bounds.send_modify(|bounds| bounds.first_seq = trimmed.trimmed_seq + 1);
+        self.pulse.want();
+    }
+
+    /// Gives pages back that the events to come do not need, a step at a time.
+    async fn give_back_space(&mut self) -> Result<(), Failure> {
+        let now = Instant::now();
+        if !self.space.has_more && self.space.looked_at.is_some_and(|at| now < at + SPACE_LOOK) {
+            return Ok(());
+        }
+        self.space.looked_at = Some(now);
+        match self.appender.give_back_step().await {
+            Ok(is_more) => self.space.has_more = is_more,
+            Err(CommitError::Full | CommitError::Busy) => self.space.has_more = false,
+            Err(error) => return Err(("giving space back", error)),
         }
         Ok(())
+    }
+
+    /// Whether space is to be given back at once.
+    pub(super) fn has_space_to_give(&self) -> bool {
+        self.space.has_more
     }
 }

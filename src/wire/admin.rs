@@ -1,0 +1,87 @@
+//! The JSON of `/admin`: what a trim has done or would do, and the holds.
+
+use crate::event::Seq;
+use serde::{Deserialize, Serialize};
+
+/// A hold on a stream.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HoldJson {
+    /// The stream that is held.
+    pub stream: String,
+    /// What the hold is called, once for each stream.
+    pub name: String,
+    /// Why.
+    pub reason: String,
+    /// Since when.
+    pub created_at: String,
+    /// The oldest event that it keeps; left out where the stream has none, and where only the hold itself is told.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub first_seq: Option<Seq>,
+}
+
+/// All holds, by stream and name.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HoldsJson {
+    /// Each of them.
+    pub holds: Vec<HoldJson>,
+}
+
+/// What one stream loses.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ShareJson {
+    /// The stream.
+    pub stream: String,
+    /// How many events.
+    pub events: u64,
+    /// Their data. *Units*: bytes.
+    pub bytes: u64,
+}
+
+/// One trim: of the whole log, or of one stream.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TrimJson {
+    /// The stream, if it is of one.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub stream: Option<String>,
+    /// How many events.
+    pub events: u64,
+    /// Their data. *Units*: bytes.
+    pub bytes: u64,
+    /// The last of them; left out when there is none.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub through_seq: Option<Seq>,
+    /// What each stream loses; told of a trim that is only planned.
+    #[serde(skip_serializing_if = "Vec::is_empty", default)]
+    pub streams: Vec<ShareJson>,
+    /// The hold at which it stops, where more was to go.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub held_by: Option<HoldJson>,
+}
+
+/// The answer to a trim, and to the dry run of one.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TrimAnswer {
+    /// Nothing was trimmed: this is what would be.
+    pub dry_run: bool,
+    /// The oldest retained seq of the log as it is now; `last_seq + 1` when nothing is retained.
+    pub first_seq: Seq,
+    /// What goes, or went.
+    #[serde(flatten)]
+    pub trim: TrimJson,
+}
+
+/// The answer to a dry run of retention as it is set.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RetentionAnswer {
+    /// Always true.
+    pub dry_run: bool,
+    /// As in [`TrimAnswer`].
+    pub first_seq: Seq,
+    /// How many events all trims take together.
+    pub events: u64,
+    /// Their data. *Units*: bytes.
+    pub bytes: u64,
+    /// The trim of the whole log, then those of single streams that have something to lose, as if the one before had been
+    /// done.
+    pub trims: Vec<TrimJson>,
+}
