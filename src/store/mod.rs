@@ -20,6 +20,7 @@
 mod append;
 mod blocks;
 mod error;
+mod excess;
 mod holds;
 mod notes;
 mod open;
@@ -30,16 +31,19 @@ mod source;
 mod streams;
 mod text;
 mod trim;
+mod untold;
 mod vacuum;
 
 pub use append::{Appender, IdKey, Known};
 pub use error::{CommitError, OpenError, StoreError};
+pub use excess::{Excess, Shares};
 pub use holds::{HeldStream, Hold};
 pub use open::{Opened, StoreSettings, open};
 pub use read::{PageLimits, Store, StoredPage};
-pub use streams::{StreamEnd, StreamTotals};
+pub use streams::{StreamEnd, StreamSize, StreamTotals};
 pub use text::{TextEvents, TextPage};
-pub use trim::{Cause, Excess, Shares, StreamMarks, StreamSize, Trimmed, UntoldTrim};
+pub use trim::{StreamMarks, Trimmed};
+pub use untold::{Cause, UntoldTrim};
 
 use crate::event::{Seq, Timestamp};
 
