@@ -93,7 +93,7 @@ struct Producer {
 
 impl Producer {
     fn new() -> Self {
-        Self { http: reqwest::Client::new(), ledger: Ledger::default(), count: 0 }
+        Self { http: crate::load::http_client(), ledger: Ledger::default(), count: 0 }
     }
 
     /// Appends a batch; false if the disk is full, which must be said as it should.
