@@ -238,6 +238,7 @@ fn request(criterion: &mut Criterion) {
         OriginSettings { is_loopback: true, allowed_origins: Vec::new(), allowed_hosts: Vec::new() };
     let settings = HttpSettings {
         origins,
+        trusted_proxies: vec![],
         event_bytes_max: 1 << 20,
         batch_events_max: 10_000,
         batch_bytes_max: 16 << 20,

@@ -169,6 +169,7 @@ fn http_settings(config: &Config, is_loopback: bool) -> HttpSettings {
             allowed_origins: config.allowed_origins.clone(),
             allowed_hosts: config.allowed_hosts.clone(),
         },
+        trusted_proxies: config.trusted_proxies.clone(),
         event_bytes_max: config.event_bytes_max,
         batch_events_max: config.batch_events_max,
         batch_bytes_max: config.batch_bytes_max,

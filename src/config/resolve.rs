@@ -2,9 +2,10 @@
 
 use super::table::{self, Setting};
 use crate::event::{Pattern, Retention, RetentionRules, StreamName, StreamRetention};
+use ipnet::IpNet;
 use std::collections::HashMap;
 use std::fmt;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
@@ -46,6 +47,7 @@ pub struct Config {
     pub file: PathBuf,
     pub allowed_origins: Vec<AllowedOrigin>,
     pub allowed_hosts: Vec<String>,
+    pub trusted_proxies: Vec<IpNet>,
     pub event_bytes_max: usize,
     pub batch_events_max: usize,
     pub batch_bytes_max: usize,
@@ -112,6 +114,7 @@ pub fn resolve(raw: &Raw, state_directory: Option<PathBuf>) -> Result<Config, Co
         file,
         allowed_origins: r.list(&table::ALLOWED_ORIGINS, origin),
         allowed_hosts: r.list(&table::ALLOWED_HOSTS, host),
+        trusted_proxies: r.list(&table::TRUSTED_PROXIES, network),
         event_bytes_max: r.bytes(&table::EVENT_BYTES_MAX, 1 << 10, 16 << 20) as usize,
         batch_events_max: r.number(&table::BATCH_EVENTS_MAX, 1, 10_000) as usize,
         batch_bytes_max: r.bytes(&table::BATCH_BYTES_MAX, 1 << 10, 64 << 20) as usize,
@@ -306,6 +309,11 @@ fn host(text: &str) -> Option<String> {
     is_name.then(|| text.to_ascii_lowercase())
 }
 
+/// A network, or the one of a single address.
+fn network(text: &str) -> Option<IpNet> {
+    text.parse::<IpNet>().ok().or_else(|| Some(IpNet::from(text.parse::<IpAddr>().ok()?)))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -362,6 +370,19 @@ mod tests {
         assert_eq!(rules[2].keep.bytes, Some(1 << 30));
         for bad in ["a events=0", "a events=1 events=2", "a age=x", "a b", "a keep=1", "A", "a*", "events=1"]
         {
+            assert!(of(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn proxies_are_addresses_and_networks() {
+        let of = |text| with(&[("EVERTAIL_TRUSTED_PROXIES", text)]).map(|config| config.trusted_proxies);
+        let proxies = of("127.0.0.1, 10.0.0.0/8,fd00::/8").unwrap();
+        assert_eq!(
+            proxies.iter().map(ToString::to_string).collect::<Vec<_>>(),
+            ["127.0.0.1/32", "10.0.0.0/8", "fd00::/8"]
+        );
+        for bad in ["10.0.0.0/33", "localhost", "127.0.0.1:80", "*"] {
             assert!(of(bad).is_err(), "{bad}");
         }
     }

@@ -53,6 +53,10 @@ settings! {
         "Host names this server answers to, besides localhost and loopback addresses while listening on loopback.",
         "a list with commas of names without port; empty allows every name off loopback",
         "Behind a proxy that passes its own name on, or to pin the name of a public server.";
+    TRUSTED_PROXIES: "EVERTAIL_TRUSTED_PROXIES" = "",
+        "Proxies in front of this server, which are believed when they say where a request comes from.",
+        "a list with commas of IP addresses and networks such as 127.0.0.1 or 10.0.0.0/8",
+        "Behind a proxy: else its own address counts as the client's. Never name a network that clients are in.";
     EVENT_BYTES_MAX: "EVERTAIL_EVENT_BYTES_MAX" = "256KiB",
         "Largest event, all its texts together, in bytes.",
         "1KiB to 16MiB",

@@ -22,6 +22,7 @@ use hyper_util::rt::TokioIo;
 use std::convert::Infallible;
 use std::future::{Future, pending, poll_fn};
 use std::io;
+use std::net::IpAddr;
 use std::pin::{Pin, pin};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
@@ -43,13 +44,14 @@ pub(super) type Broken = Box<dyn std::error::Error + Send + Sync>;
 /// are told by the `closing` of the service.
 pub(super) async fn serve(
     socket: TcpStream,
+    peer: IpAddr,
     service: Service,
     settings: Arc<ConnectionSettings>,
     stopping: watch::Receiver<bool>,
 ) -> Result<(), Broken> {
     let handle = settings.streams.clone();
     // In a box of its own, so that a stream does not carry along the room that its request needed.
-    match Box::pin(requests(socket, service, settings, stopping)).await? {
+    match Box::pin(requests(socket, peer, service, settings, stopping)).await? {
         Some((socket, Opened { version, response })) => {
             // Aborts the stream when this task is aborted.
             let mut streams = JoinSet::new();
@@ -76,6 +78,7 @@ struct Opened {
 /// Serves requests until the connection ends, or one opens an event stream.
 async fn requests(
     socket: TcpStream,
+    peer: IpAddr,
     service: Service,
     settings: Arc<ConnectionSettings>,
     mut stopping: watch::Receiver<bool>,
@@ -88,7 +91,7 @@ async fn requests(
         let service = service.clone();
         async move {
             let version = request.version();
-            let (head, body) = service.answer(request).await.into_parts();
+            let (head, body) = service.answer(request, peer).await.into_parts();
             match body {
                 AnswerBody::Whole(body) => {
                     Ok::<_, Infallible>(Response::from_parts(head, Serving { body, _end: end }))

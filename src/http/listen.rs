@@ -85,8 +85,8 @@ pub async fn serve(
             Some(_) = connections.join_next(), if !connections.is_empty() => continue,
             accepted = accepted => accepted,
         };
-        let socket = match socket {
-            Ok((socket, _)) => socket,
+        let (socket, peer) = match socket {
+            Ok((socket, peer)) => (socket, peer.ip()),
             Err(error) => {
                 tracing::warn!(error = &error as &dyn std::error::Error, "a connection was not accepted");
                 tokio::time::sleep(ACCEPT_PAUSE).await;
@@ -100,7 +100,8 @@ pub async fn serve(
             );
             continue;
         }
-        let connection = connection::serve(socket, service.clone(), settings.clone(), stopping.subscribe());
+        let connection =
+            connection::serve(socket, peer, service.clone(), settings.clone(), stopping.subscribe());
         connections.spawn(async move {
             if let Err(error) = connection.await {
                 tracing::debug!(error = &*error as &dyn std::error::Error, "a connection broke");

@@ -8,6 +8,7 @@
 //! | `service` | the routes, and what every request passes |
 //! | `guard` | what every request is checked for: shape, host, origin |
 //! | `origin` | which hosts and origins are let in |
+//! | `address` | where a request comes from, across proxies |
 //! | `append`, `body`, `envelope`, `form` | POST: handler, reading the body, what it means |
 //! | `cloudevents` | POST: events that come as CloudEvents |
 //! | `close` | the end of a stream |
@@ -20,6 +21,7 @@
 //! | `problem` | RFC 9457 |
 
 mod accept;
+mod address;
 mod admin;
 mod append;
 mod body;
@@ -50,6 +52,7 @@ pub use problem::{Problem, ProblemCode};
 pub use service::Service;
 
 use crate::log::Log;
+use ipnet::IpNet;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::watch;
@@ -59,6 +62,8 @@ use tokio::sync::watch;
 pub struct HttpSettings {
     /// Who is let in.
     pub origins: OriginSettings,
+    /// Proxies that are believed when they say where a request comes from.
+    pub trusted_proxies: Vec<IpNet>,
     /// Largest event, all its texts together. *Units*: bytes.
     pub event_bytes_max: usize,
     /// Most events of one request.

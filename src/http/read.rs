@@ -12,6 +12,7 @@ use axum::extract::State;
 use axum::http::header;
 use axum::http::request::Parts;
 use axum::response::{IntoResponse, Response};
+use std::net::IpAddr;
 
 /// The plain live page.
 pub(super) async fn console() -> Response {
@@ -35,8 +36,13 @@ pub(super) async fn readyz(State(app): State<App>) -> Result<&'static str, Probl
     }
 }
 
-/// One stream, or the whole log.
-pub(super) async fn read(app: &App, request: &Parts, stream: Option<StreamName>) -> Result<Answer, Problem> {
+/// One stream, or the whole log. `client` is who asks.
+pub(super) async fn read(
+    app: &App,
+    request: &Parts,
+    stream: Option<StreamName>,
+    client: IpAddr,
+) -> Result<Answer, Problem> {
     let representation = negotiate(&request.headers)?;
     let query = request.uri.query().unwrap_or_default();
     let query: ReadQuery = query::read(&request.headers, query, stream.as_ref())?;
@@ -44,7 +50,7 @@ pub(super) async fn read(app: &App, request: &Parts, stream: Option<StreamName>)
         return Err(query::parameter("order", "can be desc only for a JSON page"));
     }
     match representation {
-        Representation::Sse => Ok(event_stream::open(app, query).await),
+        Representation::Sse => Ok(event_stream::open(app, query, client).await),
         Representation::Json => {
             Ok(page::json(app, query, stream.as_ref(), &request.headers).await?.map(AnswerBody::Whole))
         }

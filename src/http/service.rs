@@ -4,7 +4,7 @@
 //! cost more than the append itself. Everything else is an axum router.
 
 use super::{
-    App, Closing, HttpSettings, Problem, ProblemCode, admin, append, close, guard, history, read,
+    App, Closing, HttpSettings, Problem, ProblemCode, address, admin, append, close, guard, history, read,
     stream::EventStream, streams,
 };
 use crate::event::{NameError, StreamName};
@@ -19,6 +19,7 @@ use hyper::body::Incoming;
 use percent_encoding::percent_decode_str;
 use std::convert::Infallible;
 use std::io::Write;
+use std::net::IpAddr;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::sync::OnceLock;
@@ -80,20 +81,22 @@ impl Service {
         Self(Arc::new(Parts { cors: cors(&app), router, app }))
     }
 
-    /// Answers a request, whatever it is.
-    pub(super) async fn answer(&self, request: Request<Incoming>) -> Answer {
+    /// Answers a request, whatever it is. `peer` is the other end of its connection.
+    pub(super) async fn answer(&self, request: Request<Incoming>, peer: IpAddr) -> Answer {
         let began = Instant::now();
+        let client = address::client(peer, request.headers(), &self.0.app.settings.trusted_proxies);
         let id = request_id();
         let method = request.method().clone();
         // The routes of /admin are for no page of another origin, so nothing is told of them to one.
         let is_from_page = (method == Method::OPTIONS || request.headers().contains_key(header::ORIGIN))
             && !admin::is_route(request.uri().path());
         let mut answer = if is_from_page {
-            let serve = service_fn(async |request| Ok::<_, Infallible>(self.serve(request, &id).await));
+            let serve =
+                service_fn(async |request| Ok::<_, Infallible>(self.serve(request, &id, client).await));
             let Ok(answer) = Box::pin(self.0.cors.layer(serve).oneshot(request)).await;
             answer
         } else {
-            let mut answer = self.serve(request, &id).await;
+            let mut answer = self.serve(request, &id, client).await;
             // A cache must not give this answer, which lets no page in, to a page.
             answer.headers_mut().insert(header::VARY, HeaderValue::from_static("origin"));
             answer
@@ -107,6 +110,7 @@ impl Service {
         tracing::debug!(
             request_id = id.to_str().unwrap_or_default(),
             %method,
+            %client,
             status = answer.status().as_u16(),
             seconds = began.elapsed().as_secs_f64(),
             "answered"
@@ -116,9 +120,9 @@ impl Service {
     }
 
     /// Checks a request, has it answered, and writes out the problem if there is one.
-    async fn serve(&self, request: Request<Incoming>, id: &HeaderValue) -> Answer {
+    async fn serve(&self, request: Request<Incoming>, id: &HeaderValue, client: IpAddr) -> Answer {
         let mut answer = match guard::check(&self.0.app, &request) {
-            Ok(()) => match AssertUnwindSafe(self.dispatch(request)).catch_unwind().await {
+            Ok(()) => match AssertUnwindSafe(self.dispatch(request, client)).catch_unwind().await {
                 Ok(answered) => answered.unwrap_or_else(problem),
                 // The panic hook has logged it.
                 Err(_) => {
@@ -147,7 +151,7 @@ impl Service {
     }
 
     /// Everything but appending is in a box: the future of a connection is moved for each request, so it must be small.
-    async fn dispatch(&self, request: Request<Incoming>) -> Result<Answer, Problem> {
+    async fn dispatch(&self, request: Request<Incoming>, client: IpAddr) -> Result<Answer, Problem> {
         let app = &self.0.app;
         let (parts, body) = request.into_parts();
         let Some(route) = Route::of(parts.uri.path()) else {
@@ -163,9 +167,11 @@ impl Service {
                 let stream = append::appendable(stream_name(name)?)?;
                 Ok(append::append(app, Some(stream), &parts.headers, body).await?.map(AnswerBody::Whole))
             }
-            (&Method::GET | &Method::HEAD, Route::Log) => Box::pin(read::read(app, &parts, None)).await,
+            (&Method::GET | &Method::HEAD, Route::Log) => {
+                Box::pin(read::read(app, &parts, None, client)).await
+            }
             (&Method::GET | &Method::HEAD, Route::Stream(name)) => {
-                Box::pin(read::read(app, &parts, Some(stream_name(name)?))).await
+                Box::pin(read::read(app, &parts, Some(stream_name(name)?), client)).await
             }
             (&Method::GET | &Method::HEAD, Route::Event(seq)) => {
                 Ok(Box::pin(read::event(app, &parts, seq)).await?.map(AnswerBody::Whole))

@@ -17,13 +17,14 @@ use axum::http::{HeaderValue, Response, StatusCode, header};
 use bytes::Bytes;
 use serde::Serialize;
 use std::io;
+use std::net::IpAddr;
 use std::pin::{Pin, pin};
 use std::time::Duration;
 use tokio::sync::watch;
 use tokio::time::{Instant, Sleep, sleep_until};
 
-/// Opens a stream.
-pub(super) async fn open(app: &App, query: ReadQuery) -> Answer {
+/// Opens a stream. `client` is who reads it.
+pub(super) async fn open(app: &App, query: ReadQuery, client: IpAddr) -> Answer {
     let format = match query.payload {
         Payload::Event => Format::Sse { as_message: query.as_message },
         Payload::Data => Format::SseData { as_message: query.as_message },
@@ -62,7 +63,7 @@ pub(super) async fn open(app: &App, query: ReadQuery) -> Answer {
         // A reader of another log begins at the beginning.
         Some(count) if resume.reset.is_none() => {
             let selection = query.selection.clone();
-            Some(Box::pin(look_back(app.log.clone(), count, selection, resume.cursor, options)))
+            Some(Box::pin(look_back(app.log.clone(), count, selection, resume.cursor, options, client)))
         }
         _ => None,
     };
@@ -79,7 +80,7 @@ pub(super) async fn open(app: &App, query: ReadQuery) -> Answer {
     }
     let silent_until = Instant::now() + app.settings.keep_alive;
     if search.is_none() {
-        tracing::info!(cursor = resume.cursor, "stream opened");
+        tracing::info!(%client, cursor = resume.cursor, "stream opened");
     }
     let stream = EventStream {
         log: app.log.clone(),
@@ -95,7 +96,7 @@ pub(super) async fn open(app: &App, query: ReadQuery) -> Answer {
         timer: Box::pin(sleep_until(silent_until)),
         closing: app.closing.clone(),
         is_over: false,
-        record: Record { reason: "disconnected", events: 0, bytes: 0 },
+        record: Record { client, reason: "disconnected", events: 0, bytes: 0 },
     };
     respond(AnswerBody::Stream(Box::new(stream)))
 }
@@ -110,11 +111,12 @@ async fn look_back(
     selection: Selection,
     last: Seq,
     options: ReaderOptions,
+    client: IpAddr,
 ) -> Result<Reader, Problem> {
     let cursor = log.before_last(count, &selection, last).await;
     // What came after the search began, and was trimmed before it ended, is told as a gap.
     let cursor = cursor.map_err(|error| Problem::read_failed(&error))?.min(last);
-    tracing::info!(cursor, "stream opened");
+    tracing::info!(%client, cursor, "stream opened");
     Ok(log.reader(cursor, options))
 }
 
@@ -344,6 +346,7 @@ fn random_between((min, max): (Duration, Duration)) -> Duration {
 
 /// What the log says of a stream when it is over, however it ended.
 struct Record {
+    client: IpAddr,
     reason: &'static str,
     events: u64,
     bytes: u64,
@@ -351,6 +354,7 @@ struct Record {
 
 impl Drop for Record {
     fn drop(&mut self) {
-        tracing::info!(reason = self.reason, events = self.events, bytes = self.bytes, "stream closed");
+        let Self { client, reason, events, bytes } = self;
+        tracing::info!(%client, reason, events, bytes, "stream closed");
     }
 }

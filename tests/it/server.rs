@@ -74,6 +74,7 @@ impl Settings {
             },
             http: HttpSettings {
                 origins: OriginSettings { is_loopback: true, allowed_origins: vec![], allowed_hosts: vec![] },
+                trusted_proxies: vec![],
                 event_bytes_max: 256 << 10,
                 batch_events_max: 1000,
                 batch_bytes_max: 4 << 20,
