@@ -7,7 +7,7 @@
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use evertail::event::{Content, Event, EventType, RetentionRules, Selection, Seq, StreamName, Timestamp};
 use evertail::frames::{Format, Frames, PageBuilder, page_of_texts};
-use evertail::http::{HttpSettings, OriginSettings, parse_body};
+use evertail::http::{HttpSettings, LimitSettings, OriginSettings, parse_body};
 use evertail::log::{Append, Log, LogSettings, ReaderOptions, Step};
 use evertail::store::{self, Cause, Excess, Opened, PageLimits, StoreSettings};
 use std::hint::black_box;
@@ -238,6 +238,8 @@ fn request(criterion: &mut Criterion) {
         OriginSettings { is_loopback: true, allowed_origins: Vec::new(), allowed_hosts: Vec::new() };
     let settings = HttpSettings {
         origins,
+        limits: LimitSettings::default(),
+        trusted_proxies: vec![],
         event_bytes_max: 1 << 20,
         batch_events_max: 10_000,
         batch_bytes_max: 16 << 20,

@@ -2,7 +2,10 @@
 
 use super::{Exit, Failure, arguments};
 use crate::config::{self, Config, LogFormat};
-use crate::http::{self, Closing, ConnectionSettings, HttpSettings, OriginSettings, Service, Tls, TlsFiles};
+use crate::http::{
+    self, Closing, ConnectionSettings, HttpSettings, LimitSettings, OriginSettings, Service, TURNED_AWAY_MAX,
+    Tls, TlsFiles,
+};
 use crate::log::{Log, LogSettings};
 use crate::store::StoreSettings;
 use clap::ArgMatches;
@@ -16,7 +19,7 @@ use tokio::sync::{oneshot, watch};
 use tracing_subscriber::EnvFilter;
 
 /// Descriptors kept for the file, its companions, the read connections and the process itself.
-const DESCRIPTORS_RESERVED: u64 = 128;
+const DESCRIPTORS_RESERVED: u64 = 128 + TURNED_AWAY_MAX as u64;
 /// What the threads of open streams give way by. *Units*: nice levels.
 ///
 /// *Source*: measured with 10,000 readers and 10 events/s: without it an ack waits for the readers of the event before.
@@ -178,6 +181,13 @@ fn http_settings(config: &Config, is_loopback: bool) -> HttpSettings {
             allowed_origins: config.allowed_origins.clone(),
             allowed_hosts: config.allowed_hosts.clone(),
         },
+        limits: LimitSettings {
+            address_connections_max: config.address_connections_max,
+            client_streams_max: config.client_streams_max,
+            client_requests_per_second: config.client_requests_per_second,
+            stream_age_max: config.stream_age_max,
+        },
+        trusted_proxies: config.trusted_proxies.clone(),
         event_bytes_max: config.event_bytes_max,
         batch_events_max: config.batch_events_max,
         batch_bytes_max: config.batch_bytes_max,

@@ -2,9 +2,11 @@
 
 use super::table::{self, Setting};
 use crate::event::{Pattern, Retention, RetentionRules, StreamName, StreamRetention};
+use ipnet::IpNet;
 use std::collections::HashMap;
 use std::fmt;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
+use std::num::NonZeroU32;
 use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
@@ -48,6 +50,7 @@ pub struct Config {
     pub tls: Option<(PathBuf, PathBuf)>,
     pub allowed_origins: Vec<AllowedOrigin>,
     pub allowed_hosts: Vec<String>,
+    pub trusted_proxies: Vec<IpNet>,
     pub event_bytes_max: usize,
     pub batch_events_max: usize,
     pub batch_bytes_max: usize,
@@ -58,6 +61,10 @@ pub struct Config {
     pub read_connections: u32,
     pub catch_up_pages_max: usize,
     pub connections_max: usize,
+    pub address_connections_max: Option<usize>,
+    pub client_streams_max: Option<usize>,
+    pub client_requests_per_second: Option<NonZeroU32>,
+    pub stream_age_max: Option<Duration>,
     pub keep_alive: Duration,
     pub retry: (Duration, Duration),
     pub header_timeout: Duration,
@@ -115,6 +122,7 @@ pub fn resolve(raw: &Raw, state_directory: Option<PathBuf>) -> Result<Config, Co
         tls: r.paths(&table::TLS_CERTIFICATE, &table::TLS_KEY),
         allowed_origins: r.list(&table::ALLOWED_ORIGINS, origin),
         allowed_hosts: r.list(&table::ALLOWED_HOSTS, host),
+        trusted_proxies: r.list(&table::TRUSTED_PROXIES, network),
         event_bytes_max: r.bytes(&table::EVENT_BYTES_MAX, 1 << 10, 16 << 20) as usize,
         batch_events_max: r.number(&table::BATCH_EVENTS_MAX, 1, 10_000) as usize,
         batch_bytes_max: r.bytes(&table::BATCH_BYTES_MAX, 1 << 10, 64 << 20) as usize,
@@ -125,6 +133,12 @@ pub fn resolve(raw: &Raw, state_directory: Option<PathBuf>) -> Result<Config, Co
         read_connections: r.number(&table::READ_CONNECTIONS, 1, 64) as u32,
         catch_up_pages_max: r.number(&table::CATCH_UP_PAGES_MAX, 1, 64) as usize,
         connections_max: r.number(&table::CONNECTIONS_MAX, 1, 1_000_000) as usize,
+        address_connections_max: r.some(&table::ADDRESS_CONNECTIONS_MAX, 1_000_000).map(|n| n as usize),
+        client_streams_max: r.some(&table::CLIENT_STREAMS_MAX, 1_000_000).map(|n| n as usize),
+        client_requests_per_second: r
+            .some(&table::CLIENT_REQUESTS_PER_SECOND, 1_000_000)
+            .and_then(|n| NonZeroU32::new(n as u32)),
+        stream_age_max: r.some(&table::STREAM_SECONDS_MAX, 31_536_000).map(Duration::from_secs),
         keep_alive: r.seconds(&table::KEEP_ALIVE_SECONDS, 1, 600),
         retry: (r.seconds(&table::RETRY_SECONDS_MIN, 0, 3600), r.seconds(&table::RETRY_SECONDS_MAX, 0, 3600)),
         header_timeout: r.seconds(&table::HEADER_TIMEOUT_SECONDS, 1, 600),
@@ -200,6 +214,11 @@ impl Resolver<'_> {
 
     fn number(&mut self, setting: &Setting, min: u64, max: u64) -> u64 {
         self.within(setting, self.text(setting).parse().ok(), min, max)
+    }
+
+    /// A number up to this; none for 0.
+    fn some(&mut self, setting: &Setting, max: u64) -> Option<u64> {
+        Some(self.number(setting, 0, max)).filter(|number| *number > 0)
     }
 
     fn seconds(&mut self, setting: &Setting, min: u64, max: u64) -> Duration {
@@ -322,6 +341,11 @@ fn host(text: &str) -> Option<String> {
     is_name.then(|| text.to_ascii_lowercase())
 }
 
+/// A network, or the one of a single address.
+fn network(text: &str) -> Option<IpNet> {
+    text.parse::<IpNet>().ok().or_else(|| Some(IpNet::from(text.parse::<IpAddr>().ok()?)))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -392,6 +416,19 @@ mod tests {
         assert_eq!(rules[2].keep.bytes, Some(1 << 30));
         for bad in ["a events=0", "a events=1 events=2", "a age=x", "a b", "a keep=1", "A", "a*", "events=1"]
         {
+            assert!(of(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn proxies_are_addresses_and_networks() {
+        let of = |text| with(&[("EVERTAIL_TRUSTED_PROXIES", text)]).map(|config| config.trusted_proxies);
+        let proxies = of("127.0.0.1, 10.0.0.0/8,fd00::/8").unwrap();
+        assert_eq!(
+            proxies.iter().map(ToString::to_string).collect::<Vec<_>>(),
+            ["127.0.0.1/32", "10.0.0.0/8", "fd00::/8"]
+        );
+        for bad in ["10.0.0.0/33", "localhost", "127.0.0.1:80", "*"] {
             assert!(of(bad).is_err(), "{bad}");
         }
     }

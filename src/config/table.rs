@@ -61,6 +61,10 @@ settings! {
         "Host names this server answers to, besides localhost and loopback addresses while listening on loopback.",
         "a list with commas of names without port; empty allows every name off loopback",
         "Behind a proxy that passes its own name on, or to pin the name of a public server.";
+    TRUSTED_PROXIES: "EVERTAIL_TRUSTED_PROXIES" = "",
+        "Proxies in front of this server, which are believed when they say where a request comes from.",
+        "a list with commas of IP addresses and networks such as 127.0.0.1 or 10.0.0.0/8",
+        "Behind a proxy: else its own address counts as the client's. Never name a network that clients are in.";
     EVENT_BYTES_MAX: "EVERTAIL_EVENT_BYTES_MAX" = "256KiB",
         "Largest event, all its texts together, in bytes.",
         "1KiB to 16MiB",
@@ -101,6 +105,22 @@ settings! {
         "Most connections at one time, open streams on HTTP/2 included; lowered at the start to what the descriptor limit allows.",
         "1 to 1000000",
         "With more readers, together with the descriptor limit of the service.";
+    ADDRESS_CONNECTIONS_MAX: "EVERTAIL_ADDRESS_CONNECTIONS_MAX" = "50",
+        "Most connections of one address, of IPv6 of one /64, at one time; 0 for no limit. This machine and trusted proxies have none.",
+        "0 to 1000000",
+        "Larger where many clients share an address; smaller with HTTP/2, where a browser needs one.";
+    CLIENT_STREAMS_MAX: "EVERTAIL_CLIENT_STREAMS_MAX" = "0",
+        "Most event streams of one client, a credential or else an address, at one time; 0 for no limit.",
+        "0 to 1000000",
+        "Where nobody needs more than so many streams.";
+    CLIENT_REQUESTS_PER_SECOND: "EVERTAIL_CLIENT_REQUESTS_PER_SECOND" = "0",
+        "Most requests of one client, a credential or else an address, in a second; 0 for no limit. More get 429.",
+        "0 to 1000000",
+        "Where clients are not trusted to be modest.";
+    STREAM_SECONDS_MAX: "EVERTAIL_STREAM_SECONDS_MAX" = "0",
+        "How long an event stream lasts, and up to a tenth less, in seconds; 0 for ever. Then the client comes back by itself.",
+        "0 to 31536000",
+        "To spread clients anew over several servers or proxies.";
     KEEP_ALIVE_SECONDS: "EVERTAIL_KEEP_ALIVE_SECONDS" = "15",
         "Longest silence on a stream, in seconds; then a comment is sent.",
         "1 to 600",

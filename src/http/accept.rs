@@ -31,6 +31,15 @@ const RANGES: [(&str, Representation); 9] = [
     (cloudevents::BATCH, Representation::CloudEvents),
 ];
 
+/// Whether the client names event streams, as every EventSource does.
+pub(super) fn wants_events(headers: &HeaderMap) -> bool {
+    let values = headers.get_all(header::ACCEPT).iter().filter_map(|value| value.to_str().ok());
+    values
+        .flat_map(|value| value.split([',', ';']))
+        .any(|part| part.trim().eq_ignore_ascii_case("text/event-stream"))
+        && negotiate(headers).is_ok_and(|best| best == Representation::Sse)
+}
+
 /// Whether one event is sent as a CloudEvent.
 const RANGES_OF_ONE: [(&str, bool); 4] =
     [("application/json", false), ("application/*", false), ("*/*", false), (cloudevents::ONE, true)];

@@ -17,6 +17,7 @@
 use super::ConnectionSettings;
 use super::connection::Broken;
 use super::guard::OverTls;
+use super::listen::Peer;
 use super::service::{AnswerBody, Service};
 use super::socket::Socket;
 use super::transfer::{Transfer, TransferBody};
@@ -66,6 +67,7 @@ tokio::task_local! {
 /// more requests are taken, and the connection ends with the last of those that there are.
 pub(super) async fn serve(
     socket: Socket,
+    peer: Peer,
     service: Service,
     settings: Arc<ConnectionSettings>,
     places: Arc<Semaphore>,
@@ -78,7 +80,7 @@ pub(super) async fn serve(
     let tasks_seen = Tasks { set: Arc::downgrade(&tasks), send_timeout: settings.send_timeout };
     let answering = hyper::service::service_fn({
         let answering =
-            Answering { service, tasks: tasks_seen.clone(), places, streams: settings.streams.clone() };
+            Answering { peer, service, tasks: tasks_seen.clone(), places, streams: settings.streams.clone() };
         let requests = requests.clone();
         move |request| {
             let answering = answering.clone();
@@ -140,6 +142,7 @@ pub(super) async fn serve(
 /// What is needed to answer a request.
 #[derive(Clone)]
 struct Answering {
+    peer: Peer,
     service: Service,
     tasks: Tasks,
     places: Arc<Semaphore>,
@@ -150,7 +153,7 @@ impl Answering {
     async fn answer(self, mut request: Request<Incoming>, open: Open) -> Response<Http2Body> {
         request.extensions_mut().insert(OverTls);
         name_host(&mut request);
-        let (mut head, body) = self.service.answer(request).await.into_parts();
+        let (mut head, body) = self.service.answer(request, self.peer).await.into_parts();
         // Says nothing here, and must not be sent (RFC 9113, section 8.2.2).
         head.headers.remove(header::CONNECTION);
         let source = match body {

@@ -3,7 +3,8 @@
 //! A client is a credential, or else an address, of IPv6 the /64 that one customer has. What comes from this machine itself
 //! has no limit of its own: it is a tool, a test or a proxy that was not named in `EVERTAIL_TRUSTED_PROXIES`.
 
-use governor::clock::{Clock, DefaultClock};
+use super::listen::Peer;
+use super::{App, Caller, Problem, ProblemCode};
 use governor::{DefaultKeyedRateLimiter, Quota, RateLimiter};
 use std::collections::HashMap;
 use std::hash::Hash;
@@ -13,13 +14,18 @@ use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 use tokio::sync::Semaphore;
 
+/// The reason in the notice of a stream for which there is no place.
+pub(super) const OVERLOADED: &str = "overloaded";
+/// The reason in the notice of a stream whose client has asked too often.
+const RATE_LIMITED: &str = "rate_limited";
+
 /// From how many clients on those that have been quiet are forgotten.
 const CLIENTS_REMEMBERED: usize = 10_000;
 /// Pages of history that one client may be reading at a time, however many streams it has open.
 const HISTORY_PAGES_MAX: usize = 1;
 
 /// How much each client may have.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct LimitSettings {
     /// Connections of one address; `None` for no limit.
     pub address_connections_max: Option<usize>,
@@ -54,6 +60,22 @@ impl Client {
     }
 }
 
+/// Why a request is not looked at now: the problem, and the word for it in a notice.
+pub(super) fn refusal(app: &App, peer: Peer, caller: &Caller) -> Option<(Problem, &'static str)> {
+    if peer.is_turned_away {
+        let detail =
+            "there are as many connections as there may be, of all clients or of this one; come back later";
+        return Some((Problem::new(ProblemCode::ConnectionsFull, detail), OVERLOADED));
+    }
+    if app.limits.request(caller.client.as_ref()) {
+        return None;
+    }
+    let max = app.settings.limits.client_requests_per_second.map(NonZeroU32::get);
+    let detail = "repeat more slowly; nothing was done";
+    let problem = Problem::new(ProblemCode::RateLimited, detail).with("requests_per_second_max", max);
+    Some((problem, RATE_LIMITED))
+}
+
 /// Keeps the limits.
 #[derive(Debug)]
 pub(super) struct Limits {
@@ -68,7 +90,9 @@ impl Limits {
         Self {
             connections: Counts::new(settings.address_connections_max),
             streams: Counts::new(settings.client_streams_max),
-            requests: settings.client_requests_per_second.map(|count| RateLimiter::keyed(Quota::per_second(count))),
+            requests: settings
+                .client_requests_per_second
+                .map(|count| RateLimiter::keyed(Quota::per_second(count))),
             history: Mutex::default(),
         }
     }
@@ -83,13 +107,13 @@ impl Limits {
         self.streams.hold(client)
     }
 
-    /// *Errors*: the client has made as many requests as it may; how long it has to wait.
-    pub(super) fn request(&self, client: Option<&Client>) -> Result<(), Duration> {
-        let (Some(requests), Some(client)) = (&self.requests, client) else { return Ok(()) };
+    /// Whether the client may make a request now. If not, it may within a second.
+    fn request(&self, client: Option<&Client>) -> bool {
+        let (Some(requests), Some(client)) = (&self.requests, client) else { return true };
         if requests.len() > CLIENTS_REMEMBERED {
             requests.retain_recent();
         }
-        requests.check_key(client).map_err(|until| until.wait_time_from(DefaultClock::default().now()))
+        requests.check_key(client).is_ok()
     }
 
     /// What all readers of a client share while they read history, so that whoever opens many gets no more of it.
@@ -197,12 +221,11 @@ mod tests {
         let limits = limits(1, 3);
         let one = client("192.0.2.1");
         for _ in 0..3 {
-            limits.request(one.as_ref()).unwrap();
+            assert!(limits.request(one.as_ref()));
         }
-        let wait = limits.request(one.as_ref()).unwrap_err();
-        assert!(wait > Duration::ZERO && wait <= Duration::from_secs(1), "{wait:?}");
-        limits.request(client("192.0.2.2").as_ref()).unwrap();
-        limits.request(None).unwrap();
+        assert!(!limits.request(one.as_ref()));
+        assert!(limits.request(client("192.0.2.2").as_ref()));
+        assert!(limits.request(None));
     }
 
     #[test]

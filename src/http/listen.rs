@@ -8,7 +8,7 @@ use super::tls::Tls;
 use socket2::SockRef;
 use std::future::{Future, pending};
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
@@ -30,11 +30,23 @@ const SEGMENT_BYTES_MAX: u32 = 16 << 10;
 /// How long accepting pauses when the system refuses, for want of descriptors say.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
+/// Connections that are taken only to be told that there is no place for them. Beyond these, one too many is closed as
+/// it comes.
+pub const TURNED_AWAY_MAX: usize = 64;
+
+/// The other end of a connection.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Peer {
+    pub(super) address: IpAddr,
+    /// There is no place for it: whatever it asks, it is told so, and the connection ends.
+    pub(super) is_turned_away: bool,
+}
+
 /// Bounds of connections.
 #[derive(Debug, Clone)]
 pub struct ConnectionSettings {
-    /// Most connections at one time; further ones wait in the listen queue. An event stream on HTTP/2 counts as one more
-    /// and is turned away beyond it; one place is kept for the next connection.
+    /// Most connections at one time; further ones are told so. An event stream on HTTP/2 counts as one more and is turned
+    /// away beyond it; one place is kept for the next connection.
     pub connections_max: usize,
     /// How long a request head may take to arrive.
     pub header_timeout: Duration,
@@ -74,6 +86,7 @@ pub async fn serve(
     shutdown: impl Future<Output = ()>,
 ) {
     let permits = Arc::new(Semaphore::new(settings.connections_max));
+    let turned_away = Arc::new(Semaphore::new(TURNED_AWAY_MAX));
     let settings = Arc::new(settings);
     let stopping = watch::Sender::new(false);
     let mut connections = JoinSet::new();
@@ -86,34 +99,34 @@ pub async fn serve(
         }
     });
     loop {
-        let accepted = async {
-            let permit = permits.clone().acquire_owned().await.expect("the semaphore is never closed");
-            (listener.accept().await, permit)
-        };
-        let (socket, permit) = tokio::select! {
+        let accepted = tokio::select! {
             biased;
             () = &mut shutdown => break,
             () = &mut watching => unreachable!("the certificate is watched for ever"),
             Some(_) = connections.join_next(), if !connections.is_empty() => continue,
-            accepted = accepted => accepted,
+            accepted = listener.accept() => accepted,
         };
-        let socket = match socket {
-            Ok((socket, _)) => socket,
+        let (socket, address) = match accepted {
+            Ok((socket, peer)) => (socket, peer.ip()),
             Err(error) => {
                 tracing::warn!(error = &error as &dyn std::error::Error, "a connection was not accepted");
                 tokio::time::sleep(ACCEPT_PAUSE).await;
                 continue;
             }
         };
-        if let Err(error) = bound(&socket, &settings) {
-            tracing::debug!(
-                error = &error as &dyn std::error::Error,
-                "a connection ended before it was set up"
-            );
-            continue;
-        }
+        // Of all connections, then of those of this address.
+        let place = permits.clone().try_acquire_owned().ok();
+        let of_address = service.place_of(address);
+        let is_turned_away = place.is_none() || of_address.is_none();
+        let place = match is_turned_away {
+            true => turned_away.clone().try_acquire_owned().ok(),
+            false => place,
+        };
+        let (Some(place), Ok(())) = (place, bound(&socket, &settings)) else { continue };
+        let peer = Peer { address, is_turned_away };
         let connection = connection::serve(
             socket,
+            peer,
             service.clone(),
             settings.clone(),
             permits.clone(),
@@ -123,7 +136,7 @@ pub async fn serve(
             if let Err(error) = connection.await {
                 tracing::debug!(error = &*error as &dyn std::error::Error, "a connection broke");
             }
-            drop(permit);
+            drop((place, of_address));
         });
     }
     drop(listener);

@@ -4,12 +4,14 @@
 //!
 //! | file | holds |
 //! |---|---|
+//! | `limits` | how much each client may have |
 //! | `listen`, `connection` | the accept loop; one connection and its time-outs |
 //! | `http2` | one connection of HTTP/2: its streams and its bounds |
 //! | `tls`, `socket` | the certificate and its replacement; a socket, plain or within TLS |
 //! | `service` | the routes, and what every request passes |
 //! | `guard` | what every request is checked for: shape, host, origin |
 //! | `origin` | which hosts and origins are let in |
+//! | `address` | where a request comes from, across proxies |
 //! | `append`, `body`, `envelope`, `form` | POST: handler, reading the body, what it means |
 //! | `cloudevents` | POST: events that come as CloudEvents |
 //! | `close` | the end of a stream |
@@ -22,6 +24,7 @@
 //! | `problem` | RFC 9457 |
 
 mod accept;
+mod address;
 mod admin;
 mod append;
 mod body;
@@ -34,6 +37,7 @@ mod form;
 mod guard;
 mod history;
 mod http2;
+mod limits;
 mod listen;
 mod members;
 mod origin;
@@ -49,13 +53,18 @@ mod tls;
 mod transfer;
 
 pub use envelope::parse_body;
-pub use listen::{ConnectionSettings, bind, serve};
+pub use limits::LimitSettings;
+pub use listen::{ConnectionSettings, TURNED_AWAY_MAX, bind, serve};
 pub use origin::OriginSettings;
 pub use problem::{Problem, ProblemCode};
 pub use service::Service;
 pub use tls::{Tls, TlsError, TlsFiles};
 
-use crate::log::Log;
+use crate::event::Seq;
+use crate::log::{Log, Reader, ReaderOptions};
+use ipnet::IpNet;
+use limits::{Client, Limits};
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::watch;
@@ -65,6 +74,10 @@ use tokio::sync::watch;
 pub struct HttpSettings {
     /// Who is let in.
     pub origins: OriginSettings,
+    /// How much each client may have.
+    pub limits: LimitSettings,
+    /// Proxies that are believed when they say where a request comes from.
+    pub trusted_proxies: Vec<IpNet>,
     /// Largest event, all its texts together. *Units*: bytes.
     pub event_bytes_max: usize,
     /// Most events of one request.
@@ -107,9 +120,28 @@ pub(crate) struct App {
     settings: Arc<HttpSettings>,
     /// Set once, when the server begins to stop; every open stream waits for it.
     closing: watch::Receiver<Option<Closing>>,
+    limits: Arc<Limits>,
+}
+
+/// Who asks.
+#[derive(Debug, Clone)]
+pub(crate) struct Caller {
+    /// Where the request comes from, across trusted proxies.
+    address: IpAddr,
+    /// Whom limits are of; `None` for this machine.
+    client: Option<Client>,
 }
 
 impl App {
+    /// A reader for a client, whose readers of history share one place.
+    fn reader(&self, client: Option<&Client>, cursor: Seq, options: ReaderOptions) -> Reader {
+        let mut reader = self.log.reader(cursor, options);
+        if let Some(share) = self.limits.history(client) {
+            reader.share_history(share);
+        }
+        reader
+    }
+
     fn closing(&self) -> Option<Closing> {
         *self.closing.borrow()
     }

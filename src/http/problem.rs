@@ -91,6 +91,9 @@ problem_codes! {
     HoldDiffers: "hold_differs", CONFLICT, None, true, "The stream has a hold of this name for another reason";
     HoldsFull: "holds_full", CONFLICT, None, true, "There are as many holds as there may be";
     TrimIncomplete: "trim_incomplete", SERVICE_UNAVAILABLE, Some(1), false, "The trim was not finished";
+    RateLimited: "rate_limited", TOO_MANY_REQUESTS, Some(1), true, "The client makes too many requests";
+    StreamsFull: "streams_full", TOO_MANY_REQUESTS, Some(5), true, "The client has as many event streams open as it may";
+    ConnectionsFull: "connections_full", SERVICE_UNAVAILABLE, Some(5), true, "There are as many connections as there may be";
     QueueFull: "queue_full", TOO_MANY_REQUESTS, Some(1), true, "The server has as many appends waiting as it may";
     DiskFull: "disk_full", INSUFFICIENT_STORAGE, Some(10), true, "The disk is full";
     LogBusy: "log_busy", SERVICE_UNAVAILABLE, Some(1), true, "Another process holds the write lock of the log file";

@@ -3,7 +3,7 @@
 use super::accept::{Representation, negotiate, wants_cloud_event, wants_header};
 use super::query::{self, ReadQuery};
 use super::service::{Answer, AnswerBody};
-use super::{App, Closing, Problem, ProblemCode, cloudevents, history, page, stream as event_stream};
+use super::{App, Caller, Closing, Problem, ProblemCode, cloudevents, history, page, stream as event_stream};
 use crate::event::{EventText, Seq, StreamName};
 use crate::frames::Frames;
 use crate::wire::cloud;
@@ -35,8 +35,13 @@ pub(super) async fn readyz(State(app): State<App>) -> Result<&'static str, Probl
     }
 }
 
-/// One stream, or the whole log.
-pub(super) async fn read(app: &App, request: &Parts, stream: Option<StreamName>) -> Result<Answer, Problem> {
+/// One stream, or the whole log. `client` is who asks.
+pub(super) async fn read(
+    app: &App,
+    request: &Parts,
+    stream: Option<StreamName>,
+    caller: &Caller,
+) -> Result<Answer, Problem> {
     let representation = negotiate(&request.headers)?;
     let query = request.uri.query().unwrap_or_default();
     let query: ReadQuery = query::read(&request.headers, query, stream.as_ref())?;
@@ -44,7 +49,7 @@ pub(super) async fn read(app: &App, request: &Parts, stream: Option<StreamName>)
         return Err(query::parameter("order", "can be desc only for a JSON page"));
     }
     match representation {
-        Representation::Sse => Ok(event_stream::open(app, query).await),
+        Representation::Sse => event_stream::open(app, query, caller, &request.headers).await,
         Representation::Json => {
             Ok(page::json(app, query, stream.as_ref(), &request.headers).await?.map(AnswerBody::Whole))
         }

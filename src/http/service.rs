@@ -3,11 +3,14 @@
 //! The routes of the log are dispatched here, on hyper's types: at 50,000 requests a second a router's boxes and clones
 //! cost more than the append itself. Everything else is an axum router.
 
+use super::accept::wants_events;
+use super::limits::{self, Client, Held, Limits};
+use super::listen::Peer;
 use super::{
-    App, Closing, HttpSettings, Problem, ProblemCode, admin, append, close,
+    App, Caller, Closing, HttpSettings, Problem, ProblemCode, address, admin, append, close,
     guard::{self, OverTls},
     history, read,
-    stream::EventStream,
+    stream::{self, EventStream},
     streams,
 };
 use crate::event::{NameError, StreamName};
@@ -22,6 +25,7 @@ use hyper::body::Incoming;
 use percent_encoding::percent_decode_str;
 use std::convert::Infallible;
 use std::io::Write;
+use std::net::IpAddr;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::sync::OnceLock;
@@ -67,7 +71,8 @@ struct Parts {
 impl Service {
     /// The service of this log. `closing` is set once, when the server begins to stop.
     pub fn new(log: Log, settings: HttpSettings, closing: watch::Receiver<Option<Closing>>) -> Self {
-        let app = App { log, settings: Arc::new(settings), closing };
+        let limits = Arc::new(Limits::new(&settings.limits));
+        let app = App { log, settings: Arc::new(settings), closing, limits };
         let router = Router::new()
             .route("/", get(read::console))
             .route("/healthz", get(read::healthz))
@@ -83,20 +88,31 @@ impl Service {
         Self(Arc::new(Parts { cors: cors(&app), router, app }))
     }
 
-    /// Answers a request, whatever it is.
-    pub(super) async fn answer(&self, request: Request<Incoming>) -> Answer {
+    /// A place for a connection of this address; `None` if it has as many as it may. A trusted proxy has no limit.
+    pub(super) fn place_of(&self, address: IpAddr) -> Option<Held<Client>> {
+        let App { limits, settings, .. } = &self.0.app;
+        let is_proxy = address::is_trusted(address.to_canonical(), &settings.trusted_proxies);
+        limits.connection(Client::of_address(address).filter(|_| !is_proxy).as_ref())
+    }
+
+    /// Answers a request, whatever it is. `peer` is the other end of its connection.
+    pub(super) async fn answer(&self, request: Request<Incoming>, peer: Peer) -> Answer {
         let began = Instant::now();
+        let address = address::client(peer.address, request.headers(), &self.0.app.settings.trusted_proxies);
+        let caller = Caller { address, client: Client::of_address(address) };
         let id = request_id();
         let method = request.method().clone();
         // The routes of /admin are for no page of another origin, so nothing is told of them to one.
         let is_from_page = (method == Method::OPTIONS || request.headers().contains_key(header::ORIGIN))
             && !admin::is_route(request.uri().path());
         let mut answer = if is_from_page {
-            let serve = service_fn(async |request| Ok::<_, Infallible>(self.serve(request, &id).await));
+            let serve = service_fn(async |request| {
+                Ok::<_, Infallible>(self.serve(request, &id, peer, &caller).await)
+            });
             let Ok(answer) = Box::pin(self.0.cors.layer(serve).oneshot(request)).await;
             answer
         } else {
-            let mut answer = self.serve(request, &id).await;
+            let mut answer = self.serve(request, &id, peer, &caller).await;
             // A cache must not give this answer, which lets no page in, to a page.
             answer.headers_mut().insert(header::VARY, HeaderValue::from_static("origin"));
             answer
@@ -110,6 +126,7 @@ impl Service {
         tracing::debug!(
             request_id = id.to_str().unwrap_or_default(),
             %method,
+            client = %address,
             status = answer.status().as_u16(),
             seconds = began.elapsed().as_secs_f64(),
             "answered"
@@ -119,9 +136,25 @@ impl Service {
     }
 
     /// Checks a request, has it answered, and writes out the problem if there is one.
-    async fn serve(&self, request: Request<Incoming>, id: &HeaderValue) -> Answer {
-        let mut answer = match guard::check(&self.0.app, &request) {
-            Ok(()) => match AssertUnwindSafe(self.dispatch(request)).catch_unwind().await {
+    async fn serve(
+        &self,
+        request: Request<Incoming>,
+        id: &HeaderValue,
+        peer: Peer,
+        caller: &Caller,
+    ) -> Answer {
+        let app = &self.0.app;
+        let checked = guard::check(app, &request);
+        let limited = checked.as_ref().map_or(None, |()| limits::refusal(app, peer, caller));
+        let mut answer = match checked {
+            Ok(()) if let Some(refusal) = limited => {
+                let mut answer = refuse(app, &request, refusal);
+                if peer.is_turned_away {
+                    answer.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+                }
+                answer
+            }
+            Ok(()) => match AssertUnwindSafe(self.dispatch(request, caller)).catch_unwind().await {
                 Ok(answered) => answered.unwrap_or_else(problem),
                 // The panic hook has logged it.
                 Err(_) => {
@@ -150,7 +183,7 @@ impl Service {
     }
 
     /// Everything but appending is in a box: the future of a connection is moved for each request, so it must be small.
-    async fn dispatch(&self, request: Request<Incoming>) -> Result<Answer, Problem> {
+    async fn dispatch(&self, request: Request<Incoming>, caller: &Caller) -> Result<Answer, Problem> {
         let app = &self.0.app;
         let (parts, body) = request.into_parts();
         let Some(route) = Route::of(parts.uri.path()) else {
@@ -166,9 +199,11 @@ impl Service {
                 let stream = append::appendable(stream_name(name)?)?;
                 Ok(append::append(app, Some(stream), &parts.headers, body).await?.map(AnswerBody::Whole))
             }
-            (&Method::GET | &Method::HEAD, Route::Log) => Box::pin(read::read(app, &parts, None)).await,
+            (&Method::GET | &Method::HEAD, Route::Log) => {
+                Box::pin(read::read(app, &parts, None, caller)).await
+            }
             (&Method::GET | &Method::HEAD, Route::Stream(name)) => {
-                Box::pin(read::read(app, &parts, Some(stream_name(name)?))).await
+                Box::pin(read::read(app, &parts, Some(stream_name(name)?), caller)).await
             }
             (&Method::GET | &Method::HEAD, Route::Event(seq)) => {
                 Ok(Box::pin(read::event(app, &parts, seq)).await?.map(AnswerBody::Whole))
@@ -227,6 +262,18 @@ pub(super) fn stream_name(segment: &str) -> Result<StreamName, Problem> {
     let name = percent_decode_str(segment).decode_utf8().map_err(|_| NameError::StreamForm);
     name.and_then(|name| StreamName::parse(&name))
         .map_err(|error| Problem::new(ProblemCode::StreamInvalid, format!("the stream's name {error}")))
+}
+
+/// Tells a client that it has to wait: an EventSource by a stream that ends, since it would take any other answer for
+/// the end.
+fn refuse(app: &App, request: &Request<Incoming>, (refusal, reason): (Problem, &'static str)) -> Answer {
+    let is_read = matches!(*request.method(), Method::GET | Method::HEAD);
+    let is_stream = matches!(Route::of(request.uri().path()), Some(Route::Log | Route::Stream(_)));
+    if is_read && is_stream && wants_events(request.headers()) {
+        stream::refused(app, reason)
+    } else {
+        problem(refusal)
+    }
 }
 
 fn problem(problem: Problem) -> Answer {

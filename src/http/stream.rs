@@ -3,30 +3,59 @@
 //! A native EventSource ends for good on any answer but a 200 event stream. So once a request is well-formed, whatever
 //! must be said is said inside a stream that then ends: the EventSource comes back by itself.
 
+use super::accept::wants_events;
+use super::limits::{Client, Held, OVERLOADED};
 use super::query::{Payload, ReadQuery};
 use super::service::{Answer, AnswerBody};
 use super::transfer::Transfer;
-use super::{App, Closing, Problem};
+use super::{App, Caller, Closing, Problem, ProblemCode};
 use crate::event::{EventType, Pattern, Selection, Seq};
 use crate::frames::Format;
 use crate::log::{From, Gap, Log, Reader, ReaderOptions, Reset, Step};
 use crate::sse::{Block, KEEP_ALIVE, put_block};
 use crate::wire::{CursorData, GapData, NoticeData, ResetData, control};
 use axum::body::Body;
-use axum::http::{HeaderValue, Response, StatusCode, header};
+use axum::http::{HeaderMap, HeaderValue, Response, StatusCode, header};
 use bytes::Bytes;
 use serde::Serialize;
 use std::io;
+use std::net::IpAddr;
 use std::pin::{Pin, pin};
 use std::time::Duration;
 use tokio::sync::watch;
 use tokio::time::{Instant, Sleep, sleep_until};
 
-/// The reason in the notice of a stream for which there is no place.
-const OVERLOADED: &str = "overloaded";
+/// The reason in the notice of a stream that has lasted long enough.
+const AGE: &str = "age";
 
 /// Opens a stream.
-pub(super) async fn open(app: &App, query: ReadQuery) -> Answer {
+pub(super) async fn open(
+    app: &App,
+    query: ReadQuery,
+    caller: &Caller,
+    headers: &HeaderMap,
+) -> Result<Answer, Problem> {
+    let client = caller.client.as_ref();
+    let Some(place) = app.limits.stream(client) else {
+        if wants_events(headers) {
+            return Ok(refused(app, OVERLOADED));
+        }
+        let detail = "close one of the client's streams first";
+        let max = app.settings.limits.client_streams_max;
+        return Err(Problem::new(ProblemCode::StreamsFull, detail).with("streams_max", max));
+    };
+    Ok(open_at(app, query, caller, place).await)
+}
+
+/// A stream that says why there is none now, and when to come back.
+pub(super) fn refused(app: &App, reason: &str) -> Answer {
+    let mut out = Vec::new();
+    put_notice(&mut out, reason, Some(random_between(app.settings.retry)));
+    respond(AnswerBody::Whole(Body::from(out)))
+}
+
+async fn open_at(app: &App, query: ReadQuery, caller: &Caller, place: Held<Client>) -> Answer {
+    let client = caller.address;
     let format = match query.payload {
         Payload::Event => Format::Sse { as_message: query.as_message },
         Payload::Data => Format::SseData { as_message: query.as_message },
@@ -57,7 +86,7 @@ pub(super) async fn open(app: &App, query: ReadQuery) -> Answer {
             options.selection.types.push(Pattern::Exact(EventType::CLOSED.to_owned()));
         }
     }
-    let mut reader = app.log.reader(resume.cursor, options.clone());
+    let mut reader = app.reader(caller.client.as_ref(), resume.cursor, options.clone());
     if !matches!(from, From::After(1..)) || resume.reset.is_some() {
         reader.begin_here();
     }
@@ -65,7 +94,7 @@ pub(super) async fn open(app: &App, query: ReadQuery) -> Answer {
         // A reader of another log begins at the beginning.
         Some(count) if resume.reset.is_none() => {
             let selection = query.selection.clone();
-            Some(Box::pin(look_back(app.log.clone(), count, selection, resume.cursor, options)))
+            Some(Box::pin(look_back(app.clone(), count, selection, resume.cursor, options, caller.clone())))
         }
         _ => None,
     };
@@ -82,7 +111,7 @@ pub(super) async fn open(app: &App, query: ReadQuery) -> Answer {
     }
     let silent_until = Instant::now() + app.settings.keep_alive;
     if search.is_none() {
-        tracing::info!(cursor = resume.cursor, "stream opened");
+        tracing::info!(%client, cursor = resume.cursor, "stream opened");
     }
     let stream = EventStream {
         log: app.log.clone(),
@@ -98,7 +127,13 @@ pub(super) async fn open(app: &App, query: ReadQuery) -> Answer {
         timer: Box::pin(sleep_until(silent_until)),
         closing: app.closing.clone(),
         is_over: false,
-        record: Record { reason: "disconnected", events: 0, bytes: 0 },
+        aged_at: app
+            .settings
+            .limits
+            .stream_age_max
+            .map(|age| Instant::now() + random_between((age - age / 10, age))),
+        _place: place,
+        record: Record { client, reason: "disconnected", events: 0, bytes: 0 },
     };
     respond(AnswerBody::Stream(Box::new(stream)))
 }
@@ -108,17 +143,18 @@ type Search = Pin<Box<dyn Future<Output = Result<Reader, Problem>> + Send>>;
 
 /// The reader of the newest so many events up to `last` that are selected, and of what follows them.
 async fn look_back(
-    log: Log,
+    app: App,
     count: u64,
     selection: Selection,
     last: Seq,
     options: ReaderOptions,
+    caller: Caller,
 ) -> Result<Reader, Problem> {
-    let cursor = log.before_last(count, &selection, last).await;
+    let cursor = app.log.before_last(count, &selection, last).await;
     // What came after the search began, and was trimmed before it ended, is told as a gap.
     let cursor = cursor.map_err(|error| Problem::read_failed(&error))?.min(last);
-    tracing::info!(cursor, "stream opened");
-    Ok(log.reader(cursor, options))
+    tracing::info!(client = %caller.address, cursor, "stream opened");
+    Ok(app.reader(caller.client.as_ref(), cursor, options))
 }
 
 fn unavailable(error: &(dyn std::error::Error + 'static), retry: Duration) -> Answer {
@@ -162,6 +198,10 @@ pub(super) struct EventStream {
     timer: Pin<Box<Sleep>>,
     closing: watch::Receiver<Option<Closing>>,
     is_over: bool,
+    /// When it has lasted long enough.
+    aged_at: Option<Instant>,
+    /// Of the streams that its client may have open.
+    _place: Held<Client>,
     record: Record,
 }
 
@@ -172,6 +212,12 @@ impl EventStream {
     pub(super) async fn send(mut self: Box<Self>, mut transfer: Transfer) -> io::Result<()> {
         let mut closing = self.closing.clone();
         let mut closed = pin!(closing.wait_for(Option::is_some));
+        let aged_at = self.aged_at;
+        // In a box where there is an end: most streams have none.
+        let mut aged: Pin<Box<dyn Future<Output = ()> + Send>> = match aged_at {
+            Some(at) => Box::pin(sleep_until(at)),
+            None => Box::pin(std::future::pending()),
+        };
         // Even a stream that ends at once says first when to come back.
         let opening = match self.search {
             None => self.open(),
@@ -183,7 +229,11 @@ impl EventStream {
             // The end of the server comes before everything else.
             let chunk = tokio::select! {
                 biased;
-                closed = &mut closed => Some(self.end(closed.ok().and_then(|closing| *closing).unwrap_or(Closing::Drain))),
+                closed = &mut closed => {
+                    let closing = closed.ok().and_then(|closing| *closing).unwrap_or(Closing::Drain);
+                    Some(self.end(closing.reason()))
+                }
+                () = &mut aged => Some(self.end(AGE)),
                 () = transfer.gone() => return Ok(()),
                 chunk = self.next() => chunk,
             };
@@ -237,7 +287,7 @@ impl EventStream {
                 found = search => found,
                 () = silence(&mut self.timer, self.silent_until) => return Some(Bytes::from_static(KEEP_ALIVE)),
             };
-            let Ok(reader) = found else { return Some(self.end(Closing::Unavailable)) };
+            let Ok(reader) = found else { return Some(self.end(Closing::Unavailable.reason())) };
             self.search = None;
             self.reader = reader;
             return Some(self.open());
@@ -282,7 +332,7 @@ impl EventStream {
                 Err(error) => {
                     let error: &dyn std::error::Error = &error;
                     tracing::error!(error, "reading for a stream failed");
-                    return Some(self.end(Closing::Unavailable));
+                    return Some(self.end(Closing::Unavailable.reason()));
                 }
             }
         }
@@ -312,12 +362,12 @@ impl EventStream {
     }
 
     /// The last chunk.
-    fn end(&mut self, closing: Closing) -> Bytes {
+    fn end(&mut self, reason: &'static str) -> Bytes {
         self.is_over = true;
-        self.record.reason = closing.reason();
+        self.record.reason = reason;
         let mut out = Vec::new();
         // During a search nothing has yet said when to come back.
-        put_notice(&mut out, closing.reason(), self.search.is_some().then_some(self.retry));
+        put_notice(&mut out, reason, self.search.is_some().then_some(self.retry));
         Bytes::from(out)
     }
 }
@@ -355,6 +405,7 @@ fn random_between((min, max): (Duration, Duration)) -> Duration {
 
 /// What the log says of a stream when it is over, however it ended.
 struct Record {
+    client: IpAddr,
     reason: &'static str,
     events: u64,
     bytes: u64,
@@ -362,6 +413,7 @@ struct Record {
 
 impl Drop for Record {
     fn drop(&mut self) {
-        tracing::info!(reason = self.reason, events = self.events, bytes = self.bytes, "stream closed");
+        let Self { client, reason, events, bytes } = self;
+        tracing::info!(%client, reason, events, bytes, "stream closed");
     }
 }

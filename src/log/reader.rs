@@ -8,7 +8,7 @@ use crate::event::{Selection, Seq, Timestamp};
 use crate::frames::{Format, Frames, Page, PageBuilder, page_of_texts};
 use crate::store::{PageLimits, StoreError, TextPage};
 use std::sync::Arc;
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, watch};
 
 /// What a reader wants, and how much at a time.
 #[derive(Debug, Clone)]
@@ -89,6 +89,8 @@ pub struct Reader {
     ahead: Option<Page>,
     /// What follows it, as it came from the table.
     text: Option<Arc<TextPage>>,
+    /// What it shares with other readers of the same client: a page of the table is read under a permit of it.
+    share: Option<Arc<Semaphore>>,
     options: ReaderOptions,
 }
 
@@ -106,6 +108,7 @@ impl Reader {
             is_catching_up: false,
             ahead: None,
             text: None,
+            share: None,
             options,
         }
     }
@@ -113,6 +116,11 @@ impl Reader {
     /// Everything up to here was given, told as a gap, or not wanted.
     pub fn cursor(&self) -> Seq {
         self.cursor
+    }
+
+    /// From now on it reads the table only while it holds a permit of this, as all others that share it.
+    pub fn share_history(&mut self, share: Arc<Semaphore>) {
+        self.share = Some(share);
     }
 
     /// It begins anew, so what single streams have lost by now is nothing that it misses: it is not told of it.
@@ -304,6 +312,10 @@ impl Reader {
     ) -> Result<Option<Arc<TextPage>>, StoreError> {
         let events_max = self.events_max(remaining).min(self.options.page_bytes_max / self.event_bytes + 1);
         let (history, trims) = (&self.shared.history, self.shared.trims.count());
+        let _share = match &self.share {
+            Some(share) => Some(share.acquire().await.expect("the semaphore is never closed")),
+            None => None,
+        };
         history.text_page(after, through, &self.options.selection, events_max, trims).await
     }
 

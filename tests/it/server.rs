@@ -4,7 +4,9 @@ use crate::stream::Stream;
 use crate::table::{self, Row};
 use evertail::client::Client;
 use evertail::event::RetentionRules;
-use evertail::http::{self, Closing, ConnectionSettings, HttpSettings, OriginSettings, Service};
+use evertail::http::{
+    self, Closing, ConnectionSettings, HttpSettings, LimitSettings, OriginSettings, Service,
+};
 use evertail::log::{Log, LogSettings, LogTask};
 use evertail::store::StoreSettings;
 use evertail::wire::ReceiptJson;
@@ -74,6 +76,8 @@ impl Settings {
             },
             http: HttpSettings {
                 origins: OriginSettings { is_loopback: true, allowed_origins: vec![], allowed_hosts: vec![] },
+                limits: LimitSettings::default(),
+                trusted_proxies: vec![],
                 event_bytes_max: 256 << 10,
                 batch_events_max: 1000,
                 batch_bytes_max: 4 << 20,

@@ -14,6 +14,7 @@ use std::time::Duration;
 fn settings() -> HttpSettings {
     HttpSettings {
         origins: OriginSettings { is_loopback: true, allowed_origins: vec![], allowed_hosts: vec![] },
+        trusted_proxies: vec![],
         event_bytes_max: 256 << 10,
         batch_events_max: 1,
         batch_bytes_max: 1 << 20,
