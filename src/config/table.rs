@@ -198,7 +198,7 @@ pub const CLIENT_SETTINGS: &[Setting] = &[CLIENT_URL, CLIENT_CA_FILE];
 pub const CLIENT_URL: Setting = Setting {
     variable: "EVERTAIL_URL",
     default: "http://127.0.0.1:8888",
-    meaning: "Where `evertail append`, `tail`, `export` and `import` find the server.",
+    meaning: "Where the commands that use a server, such as `evertail tail`, find it.",
     range: "an http or https URL",
     change: "When the server listens elsewhere.",
 };

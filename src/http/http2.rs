@@ -7,6 +7,7 @@
 //! |---|---|
 //! | opens no stream, or has none left | a GOAWAY after the header or the idle time-out, then the header time-out |
 //! | sends its body slowly | the body time-out of the append route |
+//! | sends many bodies at one time | nothing; they wait for room: [`BODIES_BYTES_MAX`] |
 //! | lets an answer wait for its window | the reset of that answer after [`ConnectionSettings::send_timeout`] |
 //! | is not there any more | a ping without its answer, or `TCP_USER_TIMEOUT` |
 //! | opens streams and resets them (CVE-2023-44487) | [`RESETS_MAX`], [`ABANDONED_MAX`] |
@@ -15,6 +16,7 @@
 //! | sends frames that are empty or nearly | the budget of h2 0.4.16 and later |
 
 use super::ConnectionSettings;
+use super::body::{ROOM, Room};
 use super::connection::Broken;
 use super::guard::OverTls;
 use super::listen::Peer;
@@ -51,8 +53,11 @@ const ABANDONED_MAX: u32 = STREAMS_MAX;
 const ERRORS_MAX: usize = 64;
 /// Most tasks of a connection. A stream that was reset gives its place up at once, its task a moment later.
 const TASKS_MAX: usize = 4 * STREAMS_MAX as usize;
-/// What one request body may have under way, and what all of a connection may. *Units*: bytes.
-const RECEIVED_BYTES_MAX: (u32, u32) = (256 << 10, 1 << 20);
+/// What one request body may have under way before it is taken. All of a connection may have it at one time: else bodies
+/// that wait for room would close the window of the one that they wait for. *Units*: bytes.
+const RECEIVED_BYTES_MAX: u32 = 128 << 10;
+/// What the request bodies of a connection may hold once they are taken, and the rest of one more. *Units*: bytes.
+const BODIES_BYTES_MAX: usize = 8 << 20;
 /// What one answer may have waiting for the socket. *Units*: bytes.
 const SENT_BYTES_MAX: usize = 32 << 10;
 /// Largest piece of an answer that is handed over at one time: its progress is seen between pieces. *Units*: bytes.
@@ -77,7 +82,11 @@ pub(super) async fn serve(
     let requests = Arc::new(Requests::new(since));
     // Here alone, so that all tasks end with the connection.
     let tasks = Arc::new(Mutex::new(JoinSet::new()));
-    let tasks_seen = Tasks { set: Arc::downgrade(&tasks), send_timeout: settings.send_timeout };
+    let tasks_seen = Tasks {
+        set: Arc::downgrade(&tasks),
+        send_timeout: settings.send_timeout,
+        room: Arc::new(Room::new(BODIES_BYTES_MAX)),
+    };
     let answering = hyper::service::service_fn({
         let answering =
             Answering { peer, service, tasks: tasks_seen.clone(), places, streams: settings.streams.clone() };
@@ -94,8 +103,8 @@ pub(super) async fn serve(
         .max_header_list_size(HEADER_BYTES_MAX)
         .max_pending_accept_reset_streams(RESETS_MAX)
         .max_local_error_reset_streams(ERRORS_MAX)
-        .initial_stream_window_size(RECEIVED_BYTES_MAX.0)
-        .initial_connection_window_size(RECEIVED_BYTES_MAX.1)
+        .initial_stream_window_size(RECEIVED_BYTES_MAX)
+        .initial_connection_window_size(RECEIVED_BYTES_MAX * STREAMS_MAX)
         .max_send_buf_size(SENT_BYTES_MAX)
         .keep_alive_interval(settings.send_timeout)
         .keep_alive_timeout(settings.send_timeout)
@@ -192,6 +201,7 @@ fn name_host(request: &mut Request<Incoming>) {
 struct Tasks {
     set: Weak<Mutex<JoinSet<()>>>,
     send_timeout: Duration,
+    room: Arc<Room>,
 }
 
 impl Tasks {
@@ -215,6 +225,7 @@ impl<F: Future<Output = ()> + Send + 'static> hyper::rt::Executor<F> for Tasks {
             }
         };
         if let Some(set) = self.set.upgrade() {
+            let bounded = ROOM.scope(self.room.clone(), bounded);
             locked(&set).spawn(WAITING_SINCE.scope(Cell::new(None), bounded));
         }
     }

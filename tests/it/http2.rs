@@ -9,14 +9,18 @@ use axum::http;
 use bytes::Bytes;
 use evertail::config::AllowedOrigin;
 use evertail::http::Closing;
+use futures_util::future::select_all;
 use h2::client::{ResponseFuture, SendRequest};
 use h2::{Reason, RecvStream};
 use reqwest::Version;
 use serde_json::Value;
+use std::future::{pending, poll_fn};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
-use tokio::task::JoinHandle;
+use tokio::task::{JoinHandle, JoinSet};
 use tokio_rustls::client::TlsStream;
 
 const SOON: Duration = Duration::from_millis(300);
@@ -222,6 +226,69 @@ async fn bodies_have_their_bounds_too() {
     sending.send_data(events.into(), true).unwrap();
     assert_eq!(within("the answer", whole).await.unwrap().status(), 201);
     assert_eq!(server.table().await.len(), 500);
+}
+
+/// Sends this much of a body as the window allows, never the end; counts what went.
+async fn send_counted(mut sending: h2::SendStream<Bytes>, bytes: usize, sent: Arc<AtomicUsize>) {
+    let mut left = bytes;
+    while left > 0 {
+        sending.reserve_capacity(left);
+        let Some(Ok(capacity)) = poll_fn(|cx| sending.poll_capacity(cx)).await else { return };
+        let part = capacity.min(left);
+        if sending.send_data(vec![b' '; part].into(), false).is_err() {
+            return;
+        }
+        left -= part;
+        sent.fetch_add(part, Ordering::Relaxed);
+    }
+    pending().await
+}
+
+#[tokio::test]
+async fn bodies_of_one_connection_have_a_joint_bound() {
+    let identity = Identity::new();
+    let server = secure(&identity, |settings| settings.http.body_timeout = Duration::from_secs(3)).await;
+    let mut client = Client::connect(&identity, &server).await;
+    let sent = Arc::new(AtomicUsize::new(0));
+    let (mut answers, mut senders) = (Vec::new(), JoinSet::new());
+    for _ in 0..60 {
+        let (answer, sending) = client.ask(request("POST", "/api/v1/a"), false).await.unwrap();
+        answers.push(answer);
+        senders.spawn(send_counted(sending, 1 << 20, sent.clone()));
+    }
+    // Time is over for all of them nearly at once, so little of what they held has made room for more.
+    let (answer, _, answers) = within("the answer", select_all(answers)).await;
+    let sent = sent.load(Ordering::Relaxed);
+    problem(answer.unwrap(), 408, "request_timeout").await;
+    // 8 MiB in their room, 1 MiB for the one whose turn it is, less than 8 MiB in their windows; and not 60.
+    assert!((8 << 20..30 << 20).contains(&sent), "{sent} bytes were taken");
+    // There is room again.
+    drop(answers);
+    senders.shutdown().await;
+    let (whole, mut sending) = client.ask(request("POST", "/api/v1/a"), false).await.unwrap();
+    sending.send_data("{}".into(), true).unwrap();
+    assert_eq!(within("the answer", whole).await.unwrap().status(), 201);
+}
+
+#[tokio::test]
+async fn bodies_that_need_more_than_their_room_are_all_read() {
+    let identity = Identity::new();
+    let server = secure(&identity, |settings| settings.http.event_bytes_max = 1 << 20).await;
+    let mut client = Client::connect(&identity, &server).await;
+    let mut answers = Vec::new();
+    for _ in 0..40 {
+        let (answer, mut sending) = client.ask(request("POST", "/api/v1/a"), false).await.unwrap();
+        // All of them begin before one of them is whole.
+        sending.send_data(format!(r#"{{"data":"{}"#, "x".repeat(600 << 10)).into(), false).unwrap();
+        answers.push((answer, sending));
+    }
+    for (_, sending) in &mut answers {
+        sending.send_data(r#""}"#.into(), true).unwrap();
+    }
+    for (answer, _) in answers {
+        assert_eq!(within("the answer", answer).await.unwrap().status(), 201);
+    }
+    assert_eq!(server.table().await.len(), 40);
 }
 
 #[tokio::test]
