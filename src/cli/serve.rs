@@ -186,6 +186,7 @@ fn http_settings(config: &Config, is_loopback: bool) -> HttpSettings {
             client_streams_max: config.client_streams_max,
             client_requests_per_second: config.client_requests_per_second,
             stream_age_max: config.stream_age_max,
+            counts_this_machine: false,
         },
         trusted_proxies: config.trusted_proxies.clone(),
         event_bytes_max: config.event_bytes_max,

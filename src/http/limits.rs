@@ -35,6 +35,8 @@ pub struct LimitSettings {
     pub client_requests_per_second: Option<NonZeroU32>,
     /// How long an event stream lasts, and up to a tenth less; `None` for ever.
     pub stream_age_max: Option<Duration>,
+    /// What comes from this machine is limited too.
+    pub counts_this_machine: bool,
 }
 
 /// Whom a limit is of.
@@ -43,14 +45,15 @@ pub(super) enum Client {
     /// Who shows no credential.
     Address(IpAddr),
     /// The id of a credential.
+    #[expect(dead_code, reason = "credentials come with authentication")]
     Credential(Arc<str>),
 }
 
 impl Client {
-    /// `None` for this machine.
-    pub(super) fn of_address(address: IpAddr) -> Option<Self> {
+    /// `None` for this machine, unless it counts.
+    pub(super) fn of_address(address: IpAddr, settings: &LimitSettings) -> Option<Self> {
         let address = address.to_canonical();
-        if address.is_loopback() {
+        if address.is_loopback() && !settings.counts_this_machine {
             return None;
         }
         Some(Self::Address(match address {
@@ -178,7 +181,7 @@ mod tests {
     use super::*;
 
     fn client(address: &str) -> Option<Client> {
-        Client::of_address(address.parse().unwrap())
+        Client::of_address(address.parse().unwrap(), &LimitSettings::default())
     }
 
     fn limits(connections: usize, requests: u32) -> Limits {
@@ -186,7 +189,7 @@ mod tests {
             address_connections_max: Some(connections),
             client_streams_max: None,
             client_requests_per_second: NonZeroU32::new(requests),
-            stream_age_max: None,
+            ..LimitSettings::default()
         })
     }
 

@@ -92,14 +92,14 @@ impl Service {
     pub(super) fn place_of(&self, address: IpAddr) -> Option<Held<Client>> {
         let App { limits, settings, .. } = &self.0.app;
         let is_proxy = address::is_trusted(address.to_canonical(), &settings.trusted_proxies);
-        limits.connection(Client::of_address(address).filter(|_| !is_proxy).as_ref())
+        limits.connection(Client::of_address(address, &settings.limits).filter(|_| !is_proxy).as_ref())
     }
 
     /// Answers a request, whatever it is. `peer` is the other end of its connection.
     pub(super) async fn answer(&self, request: Request<Incoming>, peer: Peer) -> Answer {
         let began = Instant::now();
         let address = address::client(peer.address, request.headers(), &self.0.app.settings.trusted_proxies);
-        let caller = Caller { address, client: Client::of_address(address) };
+        let caller = Caller { address, client: Client::of_address(address, &self.0.app.settings.limits) };
         let id = request_id();
         let method = request.method().clone();
         // The routes of /admin are for no page of another origin, so nothing is told of them to one.

@@ -25,6 +25,7 @@ mod dialect;
 mod docs;
 mod errors;
 mod http2;
+mod limits;
 mod malformed;
 mod pages;
 mod raw;

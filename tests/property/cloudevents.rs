@@ -4,7 +4,7 @@ use crate::cases;
 use evertail::event::{
     Content, Event, EventText, EventType, StreamName, Timestamp, check_id, check_subject, check_time, compact,
 };
-use evertail::http::{HttpSettings, OriginSettings, parse_body};
+use evertail::http::{HttpSettings, LimitSettings, OriginSettings, parse_body};
 use evertail::wire::cloud::put_cloud_event;
 use proptest::option;
 use proptest::prelude::*;
@@ -14,6 +14,7 @@ use std::time::Duration;
 fn settings() -> HttpSettings {
     HttpSettings {
         origins: OriginSettings { is_loopback: true, allowed_origins: vec![], allowed_hosts: vec![] },
+        limits: LimitSettings::default(),
         trusted_proxies: vec![],
         event_bytes_max: 256 << 10,
         batch_events_max: 1,
