@@ -240,6 +240,8 @@ fn request(criterion: &mut Criterion) {
         origins,
         limits: LimitSettings::default(),
         trusted_proxies: vec![],
+        uri_bytes_max: 8 << 10,
+        depth_max: 64,
         event_bytes_max: 1 << 20,
         batch_events_max: 10_000,
         batch_bytes_max: 16 << 20,

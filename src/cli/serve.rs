@@ -189,6 +189,8 @@ fn http_settings(config: &Config, is_loopback: bool) -> HttpSettings {
             counts_this_machine: false,
         },
         trusted_proxies: config.trusted_proxies.clone(),
+        uri_bytes_max: config.uri_bytes_max,
+        depth_max: config.depth_max,
         event_bytes_max: config.event_bytes_max,
         batch_events_max: config.batch_events_max,
         batch_bytes_max: config.batch_bytes_max,
@@ -207,6 +209,8 @@ fn connection_settings(
 ) -> ConnectionSettings {
     ConnectionSettings {
         connections_max,
+        headers_max: config.headers_max,
+        header_bytes_max: config.header_bytes_max,
         header_timeout: config.header_timeout,
         idle_timeout: config.idle_timeout,
         send_timeout: config.send_timeout,

@@ -69,6 +69,10 @@ settings! {
         "Largest event, all its texts together, in bytes.",
         "1KiB to 16MiB",
         "For larger payloads. Some SSE clients stop at 64 KiB or 512 KiB a line.";
+    DEPTH_MAX: "EVERTAIL_DEPTH_MAX" = "64",
+        "Deepest JSON of a payload, in levels of arrays and objects.",
+        "1 to 120",
+        "Rarely: some readers of JSON stop at 100.";
     BATCH_EVENTS_MAX: "EVERTAIL_BATCH_EVENTS_MAX" = "1000",
         "Most events of one request.",
         "1 to 10000",
@@ -133,6 +137,18 @@ settings! {
         "Longest time after which a client that lost its stream comes back, in seconds.",
         "0 to 3600, at least EVERTAIL_RETRY_SECONDS_MIN",
         "Larger with very many readers: each takes a random time in between.";
+    URI_BYTES_MAX: "EVERTAIL_URI_BYTES_MAX" = "8KiB",
+        "Longest path and query of a request, in bytes.",
+        "256 to 64KiB",
+        "For selections of very many streams.";
+    HEADERS_MAX: "EVERTAIL_HEADERS_MAX" = "64",
+        "Most headers of a request.",
+        "16 to 1000",
+        "Behind a chain of proxies that add many.";
+    HEADER_BYTES_MAX: "EVERTAIL_HEADER_BYTES_MAX" = "16KiB",
+        "Largest request head, in bytes.",
+        "8KiB to 1MiB",
+        "For very large cookies or credentials.";
     HEADER_TIMEOUT_SECONDS: "EVERTAIL_HEADER_TIMEOUT_SECONDS" = "10",
         "How long a request head may take to arrive, in seconds.",
         "1 to 600",

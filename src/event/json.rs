@@ -10,7 +10,7 @@ use std::collections::HashSet;
 use std::fmt;
 use std::sync::Arc;
 
-/// Deepest nesting of arrays and objects in a payload.
+/// Deepest nesting of arrays and objects in a payload, unless it is set otherwise; and most steps of a condition.
 pub const DEPTH_MAX: usize = 64;
 
 /// Why a text is not an acceptable JSON value.
@@ -25,11 +25,11 @@ pub struct JsonError {
 
 /// Checks one JSON value and takes the insignificant white space out, which also puts it on one line.
 ///
-/// *Errors*: syntax, a duplicate member, a lone surrogate, a number out of range, nesting beyond [`DEPTH_MAX`].
-pub fn compact(text: &str) -> Result<Arc<str>, JsonError> {
+/// *Errors*: syntax, a duplicate member, a lone surrogate, a number out of range, nesting deeper than this.
+pub fn compact(text: &str, depth_max: usize) -> Result<Arc<str>, JsonError> {
     let mut path = Vec::new();
     let mut reader = serde_json::Deserializer::from_str(text);
-    Strict { path: &mut path }
+    Strict { path: &mut path, depth_max }
         .deserialize(&mut reader)
         .and_then(|()| reader.end())
         .map_err(|error| JsonError { message: error.to_string(), pointer: pointer(&path) })?;
@@ -99,6 +99,7 @@ fn pointer(path: &[Step<'_>]) -> String {
 /// Reads any value and keeps nothing but the way to where it is; on an error the path stays where it happened.
 struct Strict<'p, 'de> {
     path: &'p mut Vec<Step<'de>>,
+    depth_max: usize,
 }
 
 impl<'de> DeserializeSeed<'de> for Strict<'_, 'de> {
@@ -141,10 +142,11 @@ impl<'de> Visitor<'de> for Strict<'_, 'de> {
     }
 
     fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<(), A::Error> {
-        check_depth(self.path)?;
+        check_depth(self.path, self.depth_max)?;
         for index in 0usize.. {
             self.path.push(Step::Item(index));
-            let is_item = items.next_element_seed(Strict { path: self.path })?.is_some();
+            let is_item =
+                items.next_element_seed(Strict { path: self.path, depth_max: self.depth_max })?.is_some();
             self.path.pop();
             if !is_item {
                 break;
@@ -154,14 +156,14 @@ impl<'de> Visitor<'de> for Strict<'_, 'de> {
     }
 
     fn visit_map<A: MapAccess<'de>>(self, mut members: A) -> Result<(), A::Error> {
-        check_depth(self.path)?;
+        check_depth(self.path, self.depth_max)?;
         let mut seen = Seen::default();
         while let Some(Name(name)) = members.next_key()? {
             self.path.push(Step::Member(name.clone()));
             if !seen.insert(name) {
                 return Err(A::Error::custom("duplicate member"));
             }
-            members.next_value_seed(Strict { path: self.path })?;
+            members.next_value_seed(Strict { path: self.path, depth_max: self.depth_max })?;
             self.path.pop();
         }
         Ok(())
@@ -191,8 +193,8 @@ impl<'de> Seen<'de> {
     }
 }
 
-fn check_depth<E: serde::de::Error>(path: &[Step<'_>]) -> Result<(), E> {
-    if path.len() >= DEPTH_MAX { Err(E::custom(format!("nested deeper than {DEPTH_MAX}"))) } else { Ok(()) }
+fn check_depth<E: serde::de::Error>(path: &[Step<'_>], depth_max: usize) -> Result<(), E> {
+    if path.len() >= depth_max { Err(E::custom(format!("nested deeper than {depth_max}"))) } else { Ok(()) }
 }
 
 /// A member's name, borrowed where it has no escapes.
@@ -213,7 +215,7 @@ mod tests {
             ("null", "null"),
             (r#"{"\u0061":1}"#, r#"{"\u0061":1}"#),
         ] {
-            assert_eq!(&*compact(given).unwrap(), stored);
+            assert_eq!(&*compact(given, DEPTH_MAX).unwrap(), stored);
         }
     }
 
@@ -235,10 +237,13 @@ mod tests {
             ("\"a\nb\"", ""),
             ("NaN", ""),
         ] {
-            assert_eq!(compact(given).unwrap_err().pointer, pointer, "{given}");
+            assert_eq!(compact(given, DEPTH_MAX).unwrap_err().pointer, pointer, "{given}");
         }
-        assert!(compact(&format!("{}{}", "[".repeat(DEPTH_MAX), "]".repeat(DEPTH_MAX))).is_ok());
-        assert!(compact(&format!("{}{}", "[".repeat(DEPTH_MAX + 1), "]".repeat(DEPTH_MAX + 1))).is_err());
-        assert!(compact(&"[".repeat(1_000_000)).is_err());
+        assert!(compact(&format!("{}{}", "[".repeat(DEPTH_MAX), "]".repeat(DEPTH_MAX)), DEPTH_MAX).is_ok());
+        assert!(
+            compact(&format!("{}{}", "[".repeat(DEPTH_MAX + 1), "]".repeat(DEPTH_MAX + 1)), DEPTH_MAX)
+                .is_err()
+        );
+        assert!(compact(&"[".repeat(1_000_000), DEPTH_MAX).is_err());
     }
 }

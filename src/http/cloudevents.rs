@@ -253,7 +253,7 @@ impl<'r, 'c> Draft<'r, 'c> {
     }
 
     fn json(&mut self, text: &str) -> Option<Arc<str>> {
-        match event::compact(text) {
+        match event::compact(text, self.reader.context.settings.depth_max) {
             Ok(data) => Some(data),
             Err(error) => {
                 self.reader.error(pointer(self.index, "data") + &error.pointer, error.message);

@@ -39,11 +39,6 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep_until, timeout_at};
 use tokio_rustls::server::TlsStream;
 
-/// Most headers of a request.
-const HEADERS_MAX: usize = 64;
-/// Largest request head, and most bytes of an answer that wait in user space for the socket.
-const BUFFER_BYTES_MAX: usize = 16 << 10;
-
 /// The type of the record that begins TLS.
 const HANDSHAKE_RECORD: u8 = 22;
 /// The answer to a request without TLS. Not a problem with a code: it was never a request of the API.
@@ -172,8 +167,9 @@ async fn requests(
         }
     });
     let mut connection = http1::Builder::new()
-        .max_headers(HEADERS_MAX)
-        .max_buf_size(BUFFER_BYTES_MAX)
+        .max_headers(settings.headers_max)
+        // Also the most bytes of an answer that wait in user space for the socket.
+        .max_buf_size(settings.header_bytes_max)
         // Most answers are small: copied behind their head they are cheaper to send than as two pieces.
         .writev(false)
         .serve_connection(io, service);

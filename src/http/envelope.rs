@@ -214,7 +214,7 @@ impl<'a> Reader<'a> {
             }
             seen.push(name);
             if name == "data" {
-                match event::compact(value.get()) {
+                match event::compact(value.get(), self.context.settings.depth_max) {
                     Ok(data) => content.data = Some(data),
                     Err(error) => {
                         self.error(pointer(index, name) + &error.pointer, error.message);
@@ -258,7 +258,11 @@ impl<'a> Reader<'a> {
             } else if name == "data" {
                 // As with a whole body: what looks like JSON is JSON, anything else is text.
                 let is_json = value.trim_start().starts_with(['{', '[']);
-                match if is_json { event::compact(&value) } else { Ok(event::quote(&value)) } {
+                match if is_json {
+                    event::compact(&value, self.context.settings.depth_max)
+                } else {
+                    Ok(event::quote(&value))
+                } {
                     Ok(data) => content.data = Some(data),
                     Err(error) => self.error(pointer(None, &name) + &error.pointer, error.message),
                 }

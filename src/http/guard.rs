@@ -5,9 +5,6 @@ use super::{App, Problem, ProblemCode, admin};
 use axum::http::{Extensions, HeaderValue, Request, Version, header};
 use hyper::body::Incoming;
 
-/// Longest path and query. *Units*: bytes.
-const URI_BYTES_MAX: usize = 8 << 10;
-
 /// Goes with a request that came over TLS.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct OverTls;
@@ -31,9 +28,10 @@ pub(super) fn check(app: &App, request: &Request<Incoming>) -> Result<(), Proble
         (None, _) if request.version() == Version::HTTP_10 => &HeaderValue::from_static(""),
         _ => return Err(Problem::new(ProblemCode::RequestInvalid, "send exactly one Host header")),
     };
-    if request.uri().path_and_query().is_some_and(|uri| uri.as_str().len() > URI_BYTES_MAX) {
-        let detail = format!("send at most {URI_BYTES_MAX} bytes");
-        return Err(Problem::new(ProblemCode::UriTooLong, detail).with("bytes_max", URI_BYTES_MAX));
+    let bytes_max = app.settings.uri_bytes_max;
+    if request.uri().path_and_query().is_some_and(|uri| uri.as_str().len() > bytes_max) {
+        let detail = format!("send at most {bytes_max} bytes");
+        return Err(Problem::new(ProblemCode::UriTooLong, detail).with("bytes_max", bytes_max));
     }
     let origins = &app.settings.origins;
     let is_tls = OverTls::is_in(request.extensions());

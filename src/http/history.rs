@@ -94,7 +94,7 @@ async fn open(
     let range = Range::open(app, query).await?;
     let mut options = range.options(app, query);
     options.format = format.unwrap_or(options.format);
-    let mut reader = range.reader(app, options);
+    let mut reader = range.reader(app, query, options);
     let mut gaps = Vec::new();
     let first = loop {
         match reader.next().await.map_err(read_failed)? {
@@ -196,8 +196,8 @@ impl Range {
     }
 
     /// A reader in ascending order.
-    pub(super) fn reader(&self, app: &App, options: ReaderOptions) -> Reader {
-        let mut reader = app.log.reader(self.cursor, options);
+    pub(super) fn reader(&self, app: &App, query: &ReadQuery, options: ReaderOptions) -> Reader {
+        let mut reader = query.reader(&app.log, self.cursor, options);
         if self.is_anew {
             reader.begin_here();
         }

@@ -12,7 +12,7 @@
 //! | is not there any more | a ping without its answer, or `TCP_USER_TIMEOUT` |
 //! | opens streams and resets them (CVE-2023-44487) | [`RESETS_MAX`], [`ABANDONED_MAX`] |
 //! | has streams reset by its own errors (CVE-2025-8671) | [`ERRORS_MAX`] |
-//! | sends heads without end (CVE-2024-27316) | [`HEADER_BYTES_MAX`], from which h2 takes its bound of CONTINUATION frames |
+//! | sends heads without end (CVE-2024-27316) | [`ConnectionSettings::header_bytes_max`], from which h2 takes its bound of CONTINUATION frames |
 //! | sends frames that are empty or nearly | the budget of h2 0.4.16 and later |
 
 use super::ConnectionSettings;
@@ -42,8 +42,6 @@ use tokio::time::{Instant, sleep_until};
 
 /// Most requests and open streams of a connection at one time. Browsers open up to 100.
 const STREAMS_MAX: u32 = 128;
-/// Largest request head, uncompressed. *Units*: bytes.
-const HEADER_BYTES_MAX: u32 = 16 << 10;
 /// Most requests that are reset before they were even looked at. A page that is left while it opens its streams resets
 /// as many as it has.
 const RESETS_MAX: usize = STREAMS_MAX as usize;
@@ -100,7 +98,7 @@ pub(super) async fn serve(
     let connection = http2::Builder::new(tasks_seen)
         .timer(TokioTimer::new())
         .max_concurrent_streams(STREAMS_MAX)
-        .max_header_list_size(HEADER_BYTES_MAX)
+        .max_header_list_size(u32::try_from(settings.header_bytes_max).unwrap_or(u32::MAX))
         .max_pending_accept_reset_streams(RESETS_MAX)
         .max_local_error_reset_streams(ERRORS_MAX)
         .initial_stream_window_size(RECEIVED_BYTES_MAX)

@@ -7,7 +7,6 @@ use super::listen::Peer;
 use super::{App, Caller, Problem, ProblemCode};
 use governor::{DefaultKeyedRateLimiter, Quota, RateLimiter};
 use std::collections::HashMap;
-use std::hash::Hash;
 use std::net::{IpAddr, Ipv6Addr};
 use std::num::NonZeroU32;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
@@ -82,8 +81,8 @@ pub(super) fn refusal(app: &App, peer: Peer, caller: &Caller) -> Option<(Problem
 /// Keeps the limits.
 #[derive(Debug)]
 pub(super) struct Limits {
-    connections: Counts<Client>,
-    streams: Counts<Client>,
+    connections: Counts,
+    streams: Counts,
     requests: Option<DefaultKeyedRateLimiter<Client>>,
     history: Mutex<HashMap<Client, Weak<Semaphore>>>,
 }
@@ -101,12 +100,12 @@ impl Limits {
     }
 
     /// A place for a connection; `None` if the client has as many as it may.
-    pub(super) fn connection(&self, client: Option<&Client>) -> Option<Held<Client>> {
+    pub(super) fn connection(&self, client: Option<&Client>) -> Option<Held> {
         self.connections.hold(client)
     }
 
     /// A place for an event stream; `None` if the client has as many as it may.
-    pub(super) fn stream(&self, client: Option<&Client>) -> Option<Held<Client>> {
+    pub(super) fn stream(&self, client: Option<&Client>) -> Option<Held> {
         self.streams.hold(client)
     }
 
@@ -137,23 +136,25 @@ impl Limits {
 
 /// How many of something each has.
 #[derive(Debug)]
-struct Counts<K> {
+struct Counts {
     max: Option<usize>,
-    held: Arc<Mutex<HashMap<K, usize>>>,
+    held: Arc<Places>,
 }
+
+type Places = Mutex<HashMap<Client, usize>>;
 
 /// A place that is held while this lives.
 #[derive(Debug)]
-pub(super) struct Held<K: Hash + Eq> {
-    place: Option<(K, Arc<Mutex<HashMap<K, usize>>>)>,
+pub(super) struct Held {
+    place: Option<(Client, Arc<Places>)>,
 }
 
-impl<K: Hash + Eq + Clone> Counts<K> {
+impl Counts {
     fn new(max: Option<usize>) -> Self {
         Self { max, held: Arc::default() }
     }
 
-    fn hold(&self, key: Option<&K>) -> Option<Held<K>> {
+    fn hold(&self, key: Option<&Client>) -> Option<Held> {
         let (Some(max), Some(key)) = (self.max, key) else { return Some(Held { place: None }) };
         let mut held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
         let count = held.get(key).copied().unwrap_or(0);
@@ -165,7 +166,7 @@ impl<K: Hash + Eq + Clone> Counts<K> {
     }
 }
 
-impl<K: Hash + Eq> Drop for Held<K> {
+impl Drop for Held {
     fn drop(&mut self) {
         let Some((key, held)) = self.place.take() else { return };
         let mut held = held.lock().unwrap_or_else(PoisonError::into_inner);

@@ -48,6 +48,10 @@ pub struct ConnectionSettings {
     /// Most connections at one time; further ones are told so. An event stream on HTTP/2 counts as one more and is turned
     /// away beyond it; one place is kept for the next connection.
     pub connections_max: usize,
+    /// Most headers of a request on HTTP/1.1; on HTTP/2 their bytes bound them.
+    pub headers_max: usize,
+    /// Largest request head, at least 8 KiB. *Units*: bytes.
+    pub header_bytes_max: usize,
     /// How long a request head may take to arrive.
     pub header_timeout: Duration,
     /// How long a connection may wait for its next request.

@@ -60,8 +60,7 @@ pub use problem::{Problem, ProblemCode};
 pub use service::Service;
 pub use tls::{Tls, TlsError, TlsFiles};
 
-use crate::event::Seq;
-use crate::log::{Log, Reader, ReaderOptions};
+use crate::log::Log;
 use ipnet::IpNet;
 use limits::{Client, Limits};
 use std::net::IpAddr;
@@ -78,6 +77,10 @@ pub struct HttpSettings {
     pub limits: LimitSettings,
     /// Proxies that are believed when they say where a request comes from.
     pub trusted_proxies: Vec<IpNet>,
+    /// Longest path and query. *Units*: bytes.
+    pub uri_bytes_max: usize,
+    /// Deepest JSON.
+    pub depth_max: usize,
     /// Largest event, all its texts together. *Units*: bytes.
     pub event_bytes_max: usize,
     /// Most events of one request.
@@ -133,15 +136,6 @@ pub(crate) struct Caller {
 }
 
 impl App {
-    /// A reader for a client, whose readers of history share one place.
-    fn reader(&self, client: Option<&Client>, cursor: Seq, options: ReaderOptions) -> Reader {
-        let mut reader = self.log.reader(cursor, options);
-        if let Some(share) = self.limits.history(client) {
-            reader.share_history(share);
-        }
-        reader
-    }
-
     fn closing(&self) -> Option<Closing> {
         *self.closing.borrow()
     }

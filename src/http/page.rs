@@ -105,7 +105,7 @@ struct Page {
 }
 
 async fn ascending(app: &App, query: &ReadQuery, range: &Range, limit: u64) -> Result<Page, Problem> {
-    let mut reader = range.reader(app, range.options(app, query));
+    let mut reader = range.reader(app, query, range.options(app, query));
     let (mut lines, mut bytes, mut cursor, mut gaps) = (Vec::new(), 0, range.cursor, Vec::new());
     // A page is bounded in bytes too: whoever wants more follows `next`.
     while (lines.len() as u64) < limit && bytes < app.settings.page_bytes_max {
@@ -185,7 +185,7 @@ struct Gathered {
 }
 
 async fn gather(app: &App, query: &ReadQuery, range: &Range, start: Seq) -> Result<Gathered, Problem> {
-    let mut reader = app.log.reader(start, range.options(app, query));
+    let mut reader = query.reader(&app.log, start, range.options(app, query));
     reader.begin_here();
     let (mut lines, mut bytes, mut oldest, mut gaps) = (VecDeque::new(), 0, start + 1, Vec::new());
     loop {
@@ -216,7 +216,7 @@ async fn gather(app: &App, query: &ReadQuery, range: &Range, start: Seq) -> Resu
 async fn newer(app: &App, query: &ReadQuery, range: &Range, limit: u64) -> Result<Option<Seq>, Problem> {
     let options =
         ReaderOptions { through: Some(range.last_seq), limit: Some(limit), ..range.options(app, query) };
-    let mut reader = app.log.reader(range.through, options);
+    let mut reader = query.reader(&app.log, range.through, options);
     reader.begin_here();
     let mut last = None;
     loop {

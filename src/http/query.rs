@@ -3,8 +3,10 @@
 use super::{HttpSettings, Problem, ProblemCode, form};
 use crate::event::{Condition, Pattern, Selection, Seq, StreamName, Timestamp};
 use crate::frames::Format;
-use crate::log::{From, ReaderOptions};
+use crate::log::{From, Log, Reader, ReaderOptions};
 use axum::http::HeaderMap;
+use std::sync::Arc;
+use tokio::sync::Semaphore;
 
 /// Most patterns for streams, and for types, of one reader.
 const PATTERNS_MAX: usize = 64;
@@ -43,9 +45,20 @@ pub(super) struct ReadQuery {
     pub(super) is_descending: bool,
     /// The parameters that are not the cursor, as given: what a link to the next page repeats.
     pub(super) rest: String,
+    /// What its readers of history share with others of the same client.
+    pub(super) share: Option<Arc<Semaphore>>,
 }
 
 impl ReadQuery {
+    /// A reader for this query.
+    pub(super) fn reader(&self, log: &Log, cursor: Seq, options: ReaderOptions) -> Reader {
+        let mut reader = log.reader(cursor, options);
+        if let Some(share) = &self.share {
+            reader.share_history(share.clone());
+        }
+        reader
+    }
+
     /// The options of a reader for this query, that follows the log for ever.
     pub(super) fn reader_options(&self, settings: &HttpSettings, format: Format) -> ReaderOptions {
         ReaderOptions {
@@ -79,6 +92,7 @@ pub(super) fn read(
         before: None,
         is_descending: false,
         rest: String::new(),
+        share: None,
     };
     let mut header_cursor = None;
     let mut query_cursor = None;

@@ -44,7 +44,8 @@ pub(super) async fn read(
 ) -> Result<Answer, Problem> {
     let representation = negotiate(&request.headers)?;
     let query = request.uri.query().unwrap_or_default();
-    let query: ReadQuery = query::read(&request.headers, query, stream.as_ref())?;
+    let mut query: ReadQuery = query::read(&request.headers, query, stream.as_ref())?;
+    query.share = app.limits.history(caller.client.as_ref());
     if query.is_descending && representation != Representation::Json {
         return Err(query::parameter("order", "can be desc only for a JSON page"));
     }

@@ -89,7 +89,7 @@ impl Service {
     }
 
     /// A place for a connection of this address; `None` if it has as many as it may. A trusted proxy has no limit.
-    pub(super) fn place_of(&self, address: IpAddr) -> Option<Held<Client>> {
+    pub(super) fn place_of(&self, address: IpAddr) -> Option<Held> {
         let App { limits, settings, .. } = &self.0.app;
         let is_proxy = address::is_trusted(address.to_canonical(), &settings.trusted_proxies);
         limits.connection(Client::of_address(address, &settings.limits).filter(|_| !is_proxy).as_ref())

@@ -4,12 +4,12 @@
 //! must be said is said inside a stream that then ends: the EventSource comes back by itself.
 
 use super::accept::wants_events;
-use super::limits::{Client, Held, OVERLOADED};
+use super::limits::{Held, OVERLOADED};
 use super::query::{Payload, ReadQuery};
 use super::service::{Answer, AnswerBody};
 use super::transfer::Transfer;
 use super::{App, Caller, Closing, Problem, ProblemCode};
-use crate::event::{EventType, Pattern, Selection, Seq};
+use crate::event::{EventType, Pattern, Seq};
 use crate::frames::Format;
 use crate::log::{From, Gap, Log, Reader, ReaderOptions, Reset, Step};
 use crate::sse::{Block, KEEP_ALIVE, put_block};
@@ -54,7 +54,7 @@ pub(super) fn refused(app: &App, reason: &str) -> Answer {
     respond(AnswerBody::Whole(Body::from(out)))
 }
 
-async fn open_at(app: &App, query: ReadQuery, caller: &Caller, place: Held<Client>) -> Answer {
+async fn open_at(app: &App, query: ReadQuery, caller: &Caller, place: Held) -> Answer {
     let client = caller.address;
     let format = match query.payload {
         Payload::Event => Format::Sse { as_message: query.as_message },
@@ -73,6 +73,7 @@ async fn open_at(app: &App, query: ReadQuery, caller: &Caller, place: Held<Clien
     };
     let mut options = query.reader_options(&app.settings, format);
     let one_stream = query.selection.one_stream();
+    let is_one_stream = one_stream.is_some();
     // After the reader has its place: a stream that is closed from here on is seen to close.
     if let Some(stream) = one_stream {
         let closed_seq = match app.log.closed_seq(stream).await {
@@ -86,15 +87,14 @@ async fn open_at(app: &App, query: ReadQuery, caller: &Caller, place: Held<Clien
             options.selection.types.push(Pattern::Exact(EventType::CLOSED.to_owned()));
         }
     }
-    let mut reader = app.reader(caller.client.as_ref(), resume.cursor, options.clone());
+    let mut reader = query.reader(&app.log, resume.cursor, options.clone());
     if !matches!(from, From::After(1..)) || resume.reset.is_some() {
         reader.begin_here();
     }
     let search: Option<Search> = match newest {
         // A reader of another log begins at the beginning.
         Some(count) if resume.reset.is_none() => {
-            let selection = query.selection.clone();
-            Some(Box::pin(look_back(app.clone(), count, selection, resume.cursor, options, caller.clone())))
+            Some(Box::pin(look_back(app.log.clone(), query, count, resume.cursor, options, client)))
         }
         _ => None,
     };
@@ -121,7 +121,7 @@ async fn open_at(app: &App, query: ReadQuery, caller: &Caller, place: Held<Clien
         retry,
         told: resume.cursor,
         is_cursor_due: false,
-        is_one_stream: one_stream.is_some(),
+        is_one_stream,
         keep_alive: app.settings.keep_alive,
         silent_until,
         timer: Box::pin(sleep_until(silent_until)),
@@ -143,18 +143,18 @@ type Search = Pin<Box<dyn Future<Output = Result<Reader, Problem>> + Send>>;
 
 /// The reader of the newest so many events up to `last` that are selected, and of what follows them.
 async fn look_back(
-    app: App,
+    log: Log,
+    query: ReadQuery,
     count: u64,
-    selection: Selection,
     last: Seq,
     options: ReaderOptions,
-    caller: Caller,
+    client: IpAddr,
 ) -> Result<Reader, Problem> {
-    let cursor = app.log.before_last(count, &selection, last).await;
+    let cursor = log.before_last(count, &query.selection, last).await;
     // What came after the search began, and was trimmed before it ended, is told as a gap.
     let cursor = cursor.map_err(|error| Problem::read_failed(&error))?.min(last);
-    tracing::info!(client = %caller.address, cursor, "stream opened");
-    Ok(app.reader(caller.client.as_ref(), cursor, options))
+    tracing::info!(%client, cursor, "stream opened");
+    Ok(query.reader(&log, cursor, options))
 }
 
 fn unavailable(error: &(dyn std::error::Error + 'static), retry: Duration) -> Answer {
@@ -201,7 +201,7 @@ pub(super) struct EventStream {
     /// When it has lasted long enough.
     aged_at: Option<Instant>,
     /// Of the streams that its client may have open.
-    _place: Held<Client>,
+    _place: Held,
     record: Record,
 }
 

@@ -141,7 +141,8 @@ async fn a_client_with_as_many_streams_as_it_may_opens_no_other() {
         stream.control("evertail.cursor").await;
         stream
     };
-    let (first, _second, _other) = (open("2001:db8::1").await, open("2001:db8::2").await, open("192.0.2.2").await);
+    let (first, _second, _other) =
+        (open("2001:db8::1").await, open("2001:db8::2").await, open("192.0.2.2").await);
     let request = || from(server.get("/api/v1/a"), "2001:db8::3");
     let reply = Reply::of(request().header("accept", "text/event-stream")).await;
     assert_soft(&reply, "overloaded");

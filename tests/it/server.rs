@@ -78,6 +78,8 @@ impl Settings {
                 origins: OriginSettings { is_loopback: true, allowed_origins: vec![], allowed_hosts: vec![] },
                 limits: LimitSettings::default(),
                 trusted_proxies: vec![],
+                uri_bytes_max: 8 << 10,
+                depth_max: 64,
                 event_bytes_max: 256 << 10,
                 batch_events_max: 1000,
                 batch_bytes_max: 4 << 20,
@@ -88,6 +90,8 @@ impl Settings {
             },
             connections: ConnectionSettings {
                 connections_max: 1000,
+                headers_max: 64,
+                header_bytes_max: 16 << 10,
                 header_timeout: Duration::from_secs(10),
                 idle_timeout: Duration::from_secs(75),
                 send_timeout: Duration::from_secs(30),

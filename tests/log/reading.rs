@@ -1,11 +1,12 @@
 //! Reading: one path over the table and the recent window, which a reader cannot tell apart.
 
 use crate::fixture::{
-    Place, append, close, content, event_type, in_time, line, open, options, reader, stored, stream,
+    Place, append, close, content, event_type, in_time, line, open, options, reader, start, stored, stream,
 };
 use evertail::event::{Pattern, Selection, Seq};
 use evertail::frames::Format;
 use evertail::log::{Log, LogTask, Reader, ReaderOptions, Step};
+use futures_util::FutureExt;
 
 /// Steps until nothing more comes now: the text of all pages, and how many they were.
 async fn read_all(reader: &mut Reader) -> (String, usize) {
@@ -352,5 +353,25 @@ async fn damaged_row_is_named_and_the_reader_keeps_its_cursor() {
     let error = reader.next().await.unwrap_err();
     assert!(std::error::Error::source(&error).unwrap().to_string().contains("event 2 "), "{error:?}");
     assert_eq!(reader.cursor(), 1);
+    close(log, task).await;
+}
+
+#[tokio::test]
+async fn readers_of_history_that_share_a_permit_wait_for_each_other_and_nobody_else_does() {
+    let place = Place::new();
+    let mut settings = place.settings();
+    settings.window_bytes_max = 0;
+    let (log, task) = open(settings).await;
+    append(&log, [content("a", None, "1")]).await.unwrap();
+    let share = std::sync::Arc::new(tokio::sync::Semaphore::new(1));
+    let held = share.clone().acquire_owned().await.unwrap();
+    let (mut sharing, mut other) = (reader(&log, 0), reader(&log, 0));
+    sharing.share_history(share);
+    let mut waits = start(sharing.next());
+    assert!(matches!(in_time(other.next()).await.unwrap(), Step::Page(page) if page.events == 1));
+    assert!((&mut waits).now_or_never().is_none());
+    drop(held);
+    assert!(matches!(in_time(&mut waits).await.unwrap(), Step::Page(page) if page.events == 1));
+    drop(waits);
     close(log, task).await;
 }

@@ -16,6 +16,8 @@ fn settings() -> HttpSettings {
         origins: OriginSettings { is_loopback: true, allowed_origins: vec![], allowed_hosts: vec![] },
         limits: LimitSettings::default(),
         trusted_proxies: vec![],
+        uri_bytes_max: 8 << 10,
+        depth_max: 64,
         event_bytes_max: 256 << 10,
         batch_events_max: 1,
         batch_bytes_max: 1 << 20,
@@ -45,7 +47,7 @@ fn data() -> impl Strategy<Value = Arc<str>> {
             inner.prop_map(|value| format!(r#"{{"data": {value},"id":null}}"#)),
         ]
     });
-    json.prop_map(|json| compact(&json).expect("it is JSON"))
+    json.prop_map(|json| compact(&json, 64).expect("it is JSON"))
 }
 
 fn content() -> impl Strategy<Value = Content> {
