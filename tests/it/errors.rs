@@ -62,6 +62,29 @@ async fn problems_of_the_request_itself() {
 }
 
 #[tokio::test]
+async fn problems_of_a_client_that_wants_too_much() {
+    let server = Server::start_with(|settings| {
+        settings.connections.connections_max = 2;
+        let limits = &mut settings.http.limits;
+        limits.counts_this_machine = true;
+        limits.client_streams_max = Some(1);
+        limits.client_requests_per_second = std::num::NonZeroU32::new(3);
+    })
+    .await;
+    let head = "GET /api/v1/a HTTP/1.1\r\nHost: localhost\r\n\r\n";
+    let mut stream = Connection::open(server.address).await;
+    stream.send(head).await;
+    stream.head().await.unwrap();
+    let mut client = Connection::open(server.address).await;
+    client.send(head).await;
+    check(&client.reply().await);
+    check(&raw(&server, head).await);
+    // The third was turned away uncounted.
+    client.get("/readyz", "").await;
+    check(&client.get("/readyz", "").await);
+}
+
+#[tokio::test]
 async fn problems_of_a_cloud_event() {
     let server = Server::start().await;
     let structured = r#"{"specversion":"1.0","id":"1","type":"error","dataschema":"/s","comexample":1,"data_base64":"eA=="}"#;
