@@ -126,12 +126,13 @@ impl EventSource {
 }
 
 impl Open {
-    /// The first frame hands out the cursor, which is the reader's own.
+    /// The first frame hands out the cursor, which is the reader's own; or says why there is nothing to read now.
     fn check(&mut self, frame: &Frame) -> Result<(), String> {
         if std::mem::take(&mut self.is_new) {
             let is_cursor = frame.event == "evertail.cursor" && frame.id.is_some();
             let is_own = self.resumed.is_none_or(|cursor| frame.id == Some(cursor));
-            if frame.event != "evertail.reset" && !(is_cursor && is_own) {
+            let is_notice = frame.event == "evertail.notice";
+            if frame.event != "evertail.reset" && !is_notice && !(is_cursor && is_own) {
                 return Err(format!("resumed from {:?} and was first given {frame:?}", self.resumed));
             }
         }
