@@ -104,3 +104,22 @@ async fn refusal_cut_off_whoever_was_still_sending() {
     }
     assert!(server.table().await.is_empty());
 }
+
+#[tokio::test]
+async fn idempotency_keys_that_end_in_unicode_white_space_were_one_key() {
+    // Every white space was cut off, a control character among it: two keys became one, and the second event was taken for
+    // a repeat of the first.
+    let server = Server::start().await;
+    let post = async |key: &str| {
+        let request = server.post("/api/v1/a", "application/json", "{}");
+        Reply::of(request.header("idempotency-key", key.as_bytes())).await
+    };
+    for key in ["k", "k\u{a0}", "k\u{2028}", "\u{3000}k"] {
+        let reply = post(key).await;
+        assert_eq!((reply.status, reply.json()["id"].as_str()), (201, Some(key)), "{key:?}");
+    }
+    post("k\u{85}").await.problem(400, "idempotency_key_invalid");
+    for same in ["\"k\"", " k\t"] {
+        assert_eq!(post(same).await.status, 200, "{same:?}");
+    }
+}
