@@ -49,6 +49,7 @@ pub use envelope::parse_body;
 pub use listen::{ConnectionSettings, bind, serve};
 pub use origin::OriginSettings;
 pub use problem::{Problem, ProblemCode};
+pub use query::parse_query;
 pub use service::Service;
 
 use crate::log::Log;
