@@ -226,7 +226,8 @@ impl IdempotencyKey {
     ///
     /// *Bounds*: at least 8 characters shorter than an id, for the index of a batch.
     pub fn parse(text: &str) -> Result<Self, NameError> {
-        let text = text.trim();
+        // The white space of HTTP; any other is part of the key.
+        let text = text.trim_matches([' ', '\t']);
         let bare = text.strip_prefix('"').and_then(|rest| rest.strip_suffix('"')).unwrap_or(text);
         check_text(bare, 1, ID_CHARS_MAX - 8)?;
         Ok(Self(Arc::from(bare)))

@@ -28,7 +28,7 @@ pub(super) async fn append(
     app: &App,
     stream: Option<StreamName>,
     headers: &HeaderMap,
-    body: Incoming,
+    body: &mut Incoming,
 ) -> Result<Response, Problem> {
     if let Some(closing) = app.closing() {
         return Err(Problem::closing(closing));

@@ -5,10 +5,13 @@ use axum::BoxError;
 use axum::http::{HeaderMap, header};
 use bytes::{Bytes, BytesMut};
 use http_body_util::{BodyExt, LengthLimitError, Limited};
-use hyper::body::Body;
+use hyper::body::{Body, Incoming};
 use std::pin::pin;
 use std::sync::Arc;
 use tokio::sync::{Semaphore, SemaphorePermit};
+
+/// Most bytes that are read of a body that is refused. As many as the largest body that a setting allows.
+const DISCARDED_BYTES_MAX: u64 = 64 << 20;
 
 tokio::task_local! {
     /// In the task of a request that shares its connection with others: the room for the bodies of all of them.
@@ -117,6 +120,28 @@ where
         }
     }
     Ok(whole.freeze())
+}
+
+/// Reads what is left of the body of a refused request, within bounds, and drops it.
+///
+/// A connection that is closed with bytes unread is reset: a client that sends before it reads, as proxies do, would see
+/// that and not the refusal. Whoever has asked whether to send has been answered, and sends nothing.
+pub(super) async fn discard(headers: &HeaderMap, body: &mut Incoming, settings: &HttpSettings) {
+    let announced = body.size_hint().exact();
+    if headers.contains_key(header::EXPECT) || announced.is_some_and(|bytes| bytes > DISCARDED_BYTES_MAX) {
+        return;
+    }
+    let rest = async {
+        let mut bytes = 0;
+        while let Some(Ok(frame)) = body.frame().await {
+            bytes += frame.data_ref().map_or(0, |data| data.len() as u64);
+            if bytes > DISCARDED_BYTES_MAX {
+                break;
+            }
+        }
+    };
+    // However it ends, the answer is the refusal; where the next request begins is then hyper's to know.
+    let _ = tokio::time::timeout(settings.body_timeout, rest).await;
 }
 
 #[cfg(test)]

@@ -14,7 +14,7 @@ pub(super) async fn close(
     app: &App,
     stream: StreamName,
     headers: &HeaderMap,
-    body: Incoming,
+    body: &mut Incoming,
 ) -> Result<Response, Problem> {
     if let Some(closing) = app.closing() {
         return Err(Problem::closing(closing));

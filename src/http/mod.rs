@@ -57,6 +57,7 @@ pub use limits::LimitSettings;
 pub use listen::{ConnectionSettings, TURNED_AWAY_MAX, bind, serve};
 pub use origin::OriginSettings;
 pub use problem::{Problem, ProblemCode};
+pub use query::parse_query;
 pub use service::Service;
 pub use tls::{Tls, TlsError, TlsFiles};
 

@@ -181,6 +181,11 @@ impl Problem {
         self.code == ProblemCode::RequestInvalid
     }
 
+    /// Whether the body did not come as it should: nothing is to be expected of what is left of it.
+    pub(super) fn is_about_a_broken_body(&self) -> bool {
+        matches!(self.code, ProblemCode::RequestInvalid | ProblemCode::RequestTimeout)
+    }
+
     /// Writes the problem out as the answer to the request with this id.
     pub(super) fn render(&self, request_id: &str) -> Response {
         let code = self.code.as_str();

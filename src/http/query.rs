@@ -134,6 +134,13 @@ pub(super) fn read(
     Ok(read)
 }
 
+/// The selection of a query, and the query without its cursor as a link to the next page repeats it.
+///
+/// *Errors*: the parameter that cannot be used.
+pub fn parse_query(query: &str, stream: Option<&StreamName>) -> Result<(Selection, String), Problem> {
+    read(&HeaderMap::new(), query, stream).map(|read| (read.selection, read.rest))
+}
+
 /// A parameter that is not the cursor.
 fn member(read: &mut ReadQuery, name: &str, value: &str, is_one_stream: bool) -> Result<(), Problem> {
     match name {

@@ -7,7 +7,7 @@ use super::accept::wants_events;
 use super::limits::{self, Client, Held, Limits};
 use super::listen::Peer;
 use super::{
-    App, Caller, Closing, HttpSettings, Problem, ProblemCode, address, admin, append, close,
+    App, Caller, Closing, HttpSettings, Problem, ProblemCode, address, admin, append, body, close,
     guard::{self, OverTls},
     history, read,
     stream::{self, EventStream},
@@ -17,6 +17,7 @@ use crate::event::{NameError, StreamName};
 use crate::log::Log;
 use axum::Router;
 use axum::body::Body;
+use axum::http::request::Parts;
 use axum::http::{HeaderName, HeaderValue, Method, Request, Response, header};
 use axum::response::IntoResponse;
 use axum::routing::{get, post, put};
@@ -59,9 +60,9 @@ impl Default for AnswerBody {
 
 /// All routes, with what every request passes. Cheap to clone.
 #[derive(Clone)]
-pub struct Service(Arc<Parts>);
+pub struct Service(Arc<Shared>);
 
-struct Parts {
+struct Shared {
     app: App,
     /// What is not the log.
     router: Router,
@@ -85,7 +86,7 @@ impl Service {
             })
             .method_not_allowed_fallback(|| async { Problem::new(ProblemCode::MethodNotAllowed, ALLOW_SAYS) })
             .with_state(app.clone());
-        Self(Arc::new(Parts { cors: cors(&app), router, app }))
+        Self(Arc::new(Shared { cors: cors(&app), router, app }))
     }
 
     /// A place for a connection of this address; `None` if it has as many as it may. A trusted proxy has no limit.
@@ -164,6 +165,10 @@ impl Service {
             },
             Err(refusal) => {
                 let is_malformed = refusal.is_about_the_connection();
+                if !is_malformed {
+                    let (parts, mut body) = request.into_parts();
+                    Box::pin(body::discard(&parts.headers, &mut body, &self.0.app.settings)).await;
+                }
                 let mut answer = problem(refusal);
                 if is_malformed {
                     // Where the next request begins on this connection is anyone's guess.
@@ -185,12 +190,28 @@ impl Service {
     /// Everything but appending is in a box: the future of a connection is moved for each request, so it must be small.
     async fn dispatch(&self, request: Request<Incoming>, caller: &Caller) -> Result<Answer, Problem> {
         let app = &self.0.app;
-        let (parts, body) = request.into_parts();
+        let (parts, mut body) = request.into_parts();
         let Some(route) = Route::of(parts.uri.path()) else {
             let request = Request::from_parts(parts, Body::new(body));
             let Ok(answer) = Box::pin(self.0.router.clone().oneshot(request)).await;
             return Ok(answer.map(AnswerBody::Whole));
         };
+        let answered = self.of_the_log(route, &parts, &mut body, caller).await;
+        if answered.as_ref().is_err_and(|problem| !problem.is_about_a_broken_body()) {
+            Box::pin(body::discard(&parts.headers, &mut body, &app.settings)).await;
+        }
+        answered
+    }
+
+    /// Answers on a route of the log.
+    async fn of_the_log(
+        &self,
+        route: Route<'_>,
+        parts: &Parts,
+        body: &mut Incoming,
+        caller: &Caller,
+    ) -> Result<Answer, Problem> {
+        let app = &self.0.app;
         match (&parts.method, route) {
             (&Method::POST, Route::Log) => {
                 Ok(append::append(app, None, &parts.headers, body).await?.map(AnswerBody::Whole))
@@ -200,23 +221,23 @@ impl Service {
                 Ok(append::append(app, Some(stream), &parts.headers, body).await?.map(AnswerBody::Whole))
             }
             (&Method::GET | &Method::HEAD, Route::Log) => {
-                Box::pin(read::read(app, &parts, None, caller)).await
+                Box::pin(read::read(app, parts, None, caller)).await
             }
             (&Method::GET | &Method::HEAD, Route::Stream(name)) => {
-                Box::pin(read::read(app, &parts, Some(stream_name(name)?), caller)).await
+                Box::pin(read::read(app, parts, Some(stream_name(name)?), caller)).await
             }
             (&Method::GET | &Method::HEAD, Route::Event(seq)) => {
-                Ok(Box::pin(read::event(app, &parts, seq)).await?.map(AnswerBody::Whole))
+                Ok(Box::pin(read::event(app, parts, seq)).await?.map(AnswerBody::Whole))
             }
             (&Method::POST, Route::Close(name)) => {
                 let stream = append::appendable(stream_name(name)?)?;
                 Ok(Box::pin(close::close(app, stream, &parts.headers, body)).await?.map(AnswerBody::Whole))
             }
             (&Method::GET | &Method::HEAD, Route::Streams) => {
-                Ok(Box::pin(streams::list(app, &parts)).await?.map(AnswerBody::Whole))
+                Ok(Box::pin(streams::list(app, parts)).await?.map(AnswerBody::Whole))
             }
             (&Method::GET | &Method::HEAD, Route::Totals(name)) => {
-                Ok(Box::pin(streams::one(app, &parts, stream_name(name)?)).await?.map(AnswerBody::Whole))
+                Ok(Box::pin(streams::one(app, parts, stream_name(name)?)).await?.map(AnswerBody::Whole))
             }
             (_, Route::Log | Route::Stream(_)) => Ok(method_not_allowed("GET,HEAD,POST")),
             (_, Route::Close(_)) => Ok(method_not_allowed("POST")),

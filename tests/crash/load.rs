@@ -1,5 +1,6 @@
 //! Producers: events of every kind, posted as fast as they are answered, and posted again by id when they are not.
 
+pub(crate) use crate::event_source::http_client;
 use crate::ledger::{Ledger, Posted};
 use crate::server::in_time;
 use crate::table::Stored;
@@ -271,11 +272,4 @@ fn json(event: &Posted, is_stream_named: bool) -> String {
 
 fn any(names: &[&'static str]) -> &'static str {
     names[rand::random_range(0..names.len())]
-}
-
-/// A client of plain HTTP, which is made with cryptography all the same. The certificates of the system would take it longer
-/// to read than some servers here have to live.
-pub(crate) fn http_client() -> reqwest::Client {
-    let _ = rustls::crypto::ring::default_provider().install_default();
-    reqwest::Client::builder().tls_certs_only([]).build().unwrap()
 }

@@ -9,6 +9,7 @@
 //! | `streams` | which streams there are, and their totals |
 //! | `retention` | trims, holds and dry runs; what readers are told of what is gone |
 //! | `errors`, `malformed` | problems, origins, the shapes of smuggling; ten thousand broken requests |
+//! | `hostile` | texts and JSON that would break what they are put into; broken requests to the other routes |
 //! | `docs` | every curl line of the documents |
 //! | `bench` | the load generator, and that it finds what a server does wrong |
 //! | `slow` | clients that send or read slowly or not at all |
@@ -24,9 +25,12 @@ mod cloudevents;
 mod dialect;
 mod docs;
 mod errors;
+mod hostile;
 mod http2;
 mod limits;
 mod malformed;
+#[path = "../fuzz/mutate.rs"]
+mod mutate;
 mod pages;
 mod raw;
 mod regression;

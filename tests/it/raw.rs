@@ -31,6 +31,11 @@ impl Connection {
         let _ = within("the bytes are taken", self.socket.write_all(bytes.as_ref())).await;
     }
 
+    /// Sends bytes, all of them.
+    pub(crate) async fn try_send(&mut self, bytes: &[u8]) -> io::Result<()> {
+        self.socket.write_all(bytes).await
+    }
+
     /// Says that nothing more will be sent.
     pub(crate) async fn finish(&mut self) {
         let _ = self.socket.shutdown().await;

@@ -1,7 +1,7 @@
 //! One test for each bug there was, named after what went wrong.
 
 use crate::raw::Connection;
-use crate::server::{Reply, Server};
+use crate::server::{Reply, Server, within};
 use std::time::Duration;
 
 #[tokio::test]
@@ -72,4 +72,54 @@ async fn refusal_of_a_stream_s_parameters_on_history_did_not_name_the_parameter(
         }
     }
     assert_eq!(server.page("/api/v1/a?format=event").await.status, 200);
+}
+
+#[tokio::test]
+async fn refusal_cut_off_whoever_was_still_sending() {
+    // The connection was closed with most of the body unread, which resets it: a proxy then answers 502, and a client
+    // that sends before it reads sees a broken pipe instead of what is wrong.
+    let server = Server::start().await;
+    for (headers, status, code) in [
+        ("", 413, "body_too_large"),
+        ("Transfer-Encoding: chunked\r\n", 413, "body_too_large"),
+        ("If-Match: x\r\n", 400, "precondition_invalid"),
+        ("Origin: https://evil.test\r\n", 403, "origin_refused"),
+    ] {
+        let mut body = vec![b' '; 16 << 20];
+        let length = match headers.starts_with("Transfer-Encoding") {
+            true => {
+                body.splice(0..0, *b"1000000\r\n");
+                body.extend_from_slice(b"\r\n0\r\n\r\n");
+                String::new()
+            }
+            false => format!("Content-Length: {}\r\n", body.len()),
+        };
+        let mut connection = Connection::open(server.address).await;
+        let head = format!("POST /api/v1/a HTTP/1.1\r\nHost: localhost\r\n{headers}{length}\r\n");
+        connection.send(head).await;
+        let sent = within("the body is taken", connection.try_send(&body)).await;
+        assert!(sent.is_ok(), "{headers:?} {code}: {sent:?}");
+        connection.reply().await.problem(status, code);
+        assert_eq!(connection.get("/healthz", "").await.status, 200, "and the connection goes on");
+    }
+    assert!(server.table().await.is_empty());
+}
+
+#[tokio::test]
+async fn idempotency_keys_that_end_in_unicode_white_space_were_one_key() {
+    // Every white space was cut off, a control character among it: two keys became one, and the second event was taken for
+    // a repeat of the first.
+    let server = Server::start().await;
+    let post = async |key: &str| {
+        let request = server.post("/api/v1/a", "application/json", "{}");
+        Reply::of(request.header("idempotency-key", key.as_bytes())).await
+    };
+    for key in ["k", "k\u{a0}", "k\u{2028}", "\u{3000}k"] {
+        let reply = post(key).await;
+        assert_eq!((reply.status, reply.json()["id"].as_str()), (201, Some(key)), "{key:?}");
+    }
+    post("k\u{85}").await.problem(400, "idempotency_key_invalid");
+    for same in ["\"k\"", " k\t"] {
+        assert_eq!(post(same).await.status, 200, "{same:?}");
+    }
 }
