@@ -48,7 +48,7 @@ pub(super) async fn append(
     }
     let receipts = app
         .log
-        .append(Append { contents, expected })
+        .append(Append { contents, expected, origin: None })
         .await
         .map_err(|error| append_problem(error, is_batch))?;
     Ok(answer(&receipts, is_batch))

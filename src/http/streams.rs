@@ -61,7 +61,7 @@ pub(super) async fn list(app: &App, request: &Parts) -> Result<Response, Problem
     let limit = query.limit.unwrap_or(LIMIT_DEFAULT);
     let after = query.after_name.unwrap_or_default();
     // One more than is shown tells whether there is a next page.
-    let mut found = app.log.streams(&query.streams, &after, limit + 1).await.map_err(problem)?;
+    let mut found = app.log.streams(&query.streams, None, &after, limit + 1).await.map_err(problem)?;
     let has_more = found.len() > limit;
     found.truncate(limit);
     let next = found.last().filter(|_| has_more).map(|last| {

@@ -23,22 +23,25 @@ mod error;
 mod holds;
 mod notes;
 mod open;
+mod origins;
 mod read;
 mod row;
 mod shape;
 mod source;
 mod streams;
 mod text;
+mod tokens;
 mod trim;
 mod vacuum;
 
-pub use append::{Appender, IdKey, Known};
+pub use append::{Appender, IdKey, Known, Origins};
 pub use error::{CommitError, OpenError, StoreError};
 pub use holds::{HeldStream, Hold};
 pub use open::{Opened, StoreSettings, open};
 pub use read::{PageLimits, Store, StoredPage};
 pub use streams::{StreamEnd, StreamTotals};
 pub use text::{TextEvents, TextPage};
+pub use tokens::StoredToken;
 pub use trim::{Cause, Excess, Shares, StreamMarks, StreamSize, Trimmed, UntoldTrim};
 
 use crate::event::{Seq, Timestamp};

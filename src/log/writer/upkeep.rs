@@ -35,7 +35,7 @@ impl Writer {
     pub(super) async fn take_up(&mut self) -> Result<(), Failure> {
         let during = |error| ("looking for trims to tell of", CommitError::Failed(error));
         if self.appender.has_untold(Cause::Request).await.map_err(during)? {
-            self.tell(Cause::Request, None).await?;
+            self.tell(Cause::Request, None, None).await?;
         }
         if self.appender.has_untold(Cause::Retention).await.map_err(during)? {
             self.untold.since = Some(Instant::now());
@@ -111,7 +111,7 @@ impl Writer {
             return Ok(());
         }
         if trim.done.events > 0 {
-            self.tell(Cause::Request, trim.reason.as_deref()).await?;
+            self.tell(Cause::Request, trim.reason.as_deref(), trim.origin.take()).await?;
         }
         let _ = trim.reply.send(Ok(trim.done));
         Ok(())
@@ -140,7 +140,7 @@ impl Writer {
             let is_time = |at: Option<Instant>| at.is_none_or(|at| now >= at + TOLD_EVERY);
             if is_time(self.untold.told_at) && (!self.has_trims() || is_time(Some(since))) {
                 self.untold = Untold { since: None, told_at: Some(now) };
-                if !self.tell(Cause::Retention, None).await? {
+                if !self.tell(Cause::Retention, None, None).await? {
                     self.untold.since = Some(since);
                 }
             }
