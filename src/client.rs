@@ -7,6 +7,8 @@ use crate::wire::{GapData, ReceiptJson};
 use bytes::Bytes;
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use serde::de::DeserializeOwned;
+use std::error::Error;
+use std::io;
 use std::time::Duration;
 
 /// Largest event that the tail takes. *Units*: bytes. The server's largest is 16 MiB, before JSON escapes.
@@ -33,6 +35,15 @@ pub enum ClientError {
         /// Why.
         #[source]
         source: reqwest::Error,
+    },
+    /// The server has a certificate that is not trusted. Nothing was asked.
+    #[error("{url} has a certificate that is not trusted")]
+    Untrusted {
+        /// What was to be asked.
+        url: String,
+        /// What is wrong with it.
+        #[source]
+        source: rustls::Error,
     },
     /// The server refused, and says why.
     #[error("{status} {code}: {detail}")]
@@ -66,10 +77,15 @@ impl ClientError {
         match self {
             Self::Unreachable { is_unsent, .. } => *is_unsent,
             Self::Refused { is_retryable, had_no_effect, .. } => *is_retryable && *had_no_effect,
-            Self::NotEvertail { .. } => false,
+            Self::Untrusted { .. } | Self::NotEvertail { .. } => false,
         }
     }
 }
+
+/// There are no certificates to trust a server by.
+#[derive(Debug, thiserror::Error)]
+#[error("no server can be trusted over https")]
+pub struct TrustError(#[source] reqwest::Error);
 
 /// A client of one server. Cheap to clone.
 #[derive(Debug, Clone)]
@@ -79,14 +95,37 @@ pub struct Client {
 }
 
 impl Client {
-    /// A client of the server at this URL, such as `http://127.0.0.1:8888`.
+    /// A client of the server at this http URL, such as `http://127.0.0.1:8888`.
     pub fn new(base: &str) -> Self {
-        let http = reqwest::Client::builder()
+        let built = Self::of(base, |builder| builder.tls_certs_only([]));
+        built.expect("a client that trusts no certificate needs nothing of the system")
+    }
+
+    /// A client of the server at this https URL, whose certificate must be of one of these authorities (PEM), else of one
+    /// that the system trusts.
+    ///
+    /// *Errors*: no certificate can be read.
+    pub fn over_tls(base: &str, authorities: Option<&[u8]>) -> Result<Self, TrustError> {
+        let authorities = authorities.map(reqwest::Certificate::from_pem_bundle).transpose();
+        let authorities = authorities.map_err(TrustError)?;
+        Self::of(base, |builder| match authorities {
+            Some(authorities) => builder.tls_certs_only(authorities),
+            None => builder,
+        })
+    }
+
+    fn of(
+        base: &str,
+        trust: impl FnOnce(reqwest::ClientBuilder) -> reqwest::ClientBuilder,
+    ) -> Result<Self, TrustError> {
+        // For the process, once. Whoever was first has taken one that does as well.
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        let http = trust(reqwest::Client::builder())
             .connect_timeout(Duration::from_secs(10))
             .user_agent(concat!("evertail/", env!("CARGO_PKG_VERSION")))
             .build()
-            .expect("a client without TLS needs nothing of the system");
-        Self { base: base.trim_end_matches('/').to_owned(), http }
+            .map_err(TrustError)?;
+        Ok(Self { base: base.trim_end_matches('/').to_owned(), http })
     }
 
     /// The URL of a stream, or of the whole log.
@@ -284,7 +323,9 @@ impl Tail {
                     Err(error @ ClientError::Refused { is_retryable: false, status: ..500, .. }) => {
                         return Err(error);
                     }
-                    Err(error @ ClientError::NotEvertail { .. }) => return Err(error),
+                    Err(error @ (ClientError::NotEvertail { .. } | ClientError::Untrusted { .. })) => {
+                        return Err(error);
+                    }
                     Err(_) => return Ok(self.disconnected()),
                 }
                 continue;
@@ -358,11 +399,27 @@ async fn answer(url: &str, sent: Result<reqwest::Response, reqwest::Error>) -> R
 }
 
 fn unreachable(url: &str, source: reqwest::Error) -> ClientError {
-    ClientError::Unreachable {
-        url: url.to_owned(),
-        is_unsent: source.is_connect(),
-        source: source.without_url(),
+    let url = url.to_owned();
+    match tls_error(&source) {
+        Some(source @ rustls::Error::InvalidCertificate(_)) => ClientError::Untrusted { url, source },
+        _ => ClientError::Unreachable { url, is_unsent: source.is_connect(), source: source.without_url() },
     }
+}
+
+/// What TLS says, if it was that which failed.
+fn tls_error(error: &reqwest::Error) -> Option<rustls::Error> {
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        if let Some(error) = error.downcast_ref::<rustls::Error>() {
+            return Some(error.clone());
+        }
+        cause = match error.downcast_ref::<io::Error>() {
+            // Its source is that of what it holds.
+            Some(error) => error.get_ref().map(|held| held as &(dyn Error + 'static)),
+            None => error.source(),
+        };
+    }
+    None
 }
 
 async fn refused(mut response: reqwest::Response) -> ClientError {

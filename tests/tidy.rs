@@ -1,7 +1,7 @@
 //! What holds the house together and no compiler sees: the layers, the documented settings, codes and dependencies.
 #![expect(clippy::unwrap_used, reason = "a test says what it expects by panicking")]
 
-use evertail::config::{CLIENT_URL, SETTINGS};
+use evertail::config::{CLIENT_SETTINGS, SETTINGS};
 use evertail::event::RetentionRules;
 use evertail::http::ProblemCode;
 use evertail::log::{Log, LogSettings};
@@ -29,7 +29,7 @@ const LAYERS: [(&str, &[&str]); 12] = [
 ];
 
 /// Crates that only these modules may name.
-const KEPT_APART: [(&str, &[&str]); 17] = [
+const KEPT_APART: [(&str, &[&str]); 19] = [
     ("sqlx", &["store"]),
     ("libsqlite3_sys", &["store"]),
     ("axum", &["http"]),
@@ -40,6 +40,8 @@ const KEPT_APART: [(&str, &[&str]); 17] = [
     ("tower_http", &["http"]),
     ("socket2", &["http"]),
     ("reqwest", &["client"]),
+    ("rustls", &["client", "http"]),
+    ("tokio_rustls", &["http"]),
     ("hdrhistogram", &["bench"]),
     ("httparse", &["bench"]),
     ("memchr", &["bench", "event", "sse", "store"]),
@@ -212,7 +214,7 @@ fn env_example_is_the_table_of_settings_in_its_order() {
         }
     }
     let documented: Vec<&str> = entries.iter().map(|(assignment, _)| assignment.as_str()).collect();
-    let settings = || SETTINGS.iter().chain([&CLIENT_URL]);
+    let settings = || SETTINGS.iter().chain(CLIENT_SETTINGS);
     let expected: Vec<String> =
         settings().map(|setting| format!("{}={}", setting.variable, setting.default)).collect();
     assert_eq!(documented, expected);
@@ -227,7 +229,7 @@ fn env_example_is_the_table_of_settings_in_its_order() {
 fn every_setting_is_documented_once() {
     let variables: BTreeSet<&str> = SETTINGS.iter().map(|setting| setting.variable).collect();
     assert_eq!(variables.len(), SETTINGS.len());
-    for setting in SETTINGS.iter().chain([&CLIENT_URL]) {
+    for setting in SETTINGS.iter().chain(CLIENT_SETTINGS) {
         assert!(setting.variable.starts_with("EVERTAIL_"), "{}", setting.variable);
         for text in [setting.meaning, setting.range, setting.change] {
             assert!(!text.is_empty(), "{}", setting.variable);
@@ -238,7 +240,7 @@ fn every_setting_is_documented_once() {
 #[test]
 fn documents_name_no_setting_that_is_not_there() {
     let known: BTreeSet<&str> =
-        SETTINGS.iter().chain([&CLIENT_URL]).map(|setting| setting.variable).collect();
+        SETTINGS.iter().chain(CLIENT_SETTINGS).map(|setting| setting.variable).collect();
     let mut texts: Vec<(String, String)> = sources()
         .into_iter()
         .map(|source| (source.path.display().to_string(), read(source.path.to_str().unwrap())))

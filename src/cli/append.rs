@@ -1,6 +1,6 @@
 //! `evertail append`: one event from the command line, or one for each line of stdin.
 
-use super::{Exit, Failure, arguments, output};
+use super::{Exit, Failure, TRUST_STEP, arguments, output};
 use crate::client::{Client, ClientError};
 use crate::wire::ReceiptJson;
 use clap::ArgMatches;
@@ -18,7 +18,7 @@ const BATCH_BYTES_MAX: usize = 2 << 20;
 const ATTEMPTS_MAX: u32 = 6;
 
 pub(super) async fn run(matches: &ArgMatches) -> Result<Exit, Failure> {
-    let client = Client::new(&arguments::server_url(matches)?);
+    let client = arguments::client(matches)?;
     let stream: &String = matches.get_one("stream").expect("clap requires it");
     let data: &String = matches.get_one("data").expect("clap requires it");
     let mut members = Map::new();
@@ -140,6 +140,7 @@ fn is_passing(error: &ClientError) -> bool {
 fn next_step(error: &ClientError) -> &'static str {
     match error {
         ClientError::Unreachable { is_unsent: true, .. } => "start the server, or name another with --url",
+        ClientError::Untrusted { .. } => TRUST_STEP,
         ClientError::Unreachable { .. } => "it may or may not be stored; repeat with --id to be sure of one",
         ClientError::Refused { is_retryable: true, .. } => "try again later",
         ClientError::Refused { .. } => "change the event as it says",

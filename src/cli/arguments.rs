@@ -1,7 +1,8 @@
 //! What the command line accepts. The flags of the server are the table of `config`; nothing is stated twice.
 
 use super::Failure;
-use crate::config::{CLIENT_URL, Raw, SETTINGS, Setting};
+use crate::client::Client;
+use crate::config::{CLIENT_CA_FILE, CLIENT_SETTINGS, CLIENT_URL, Raw, SETTINGS, Setting};
 use clap::{Arg, ArgMatches, Command, value_parser};
 use std::collections::HashMap;
 use std::env;
@@ -36,7 +37,7 @@ pub fn command() -> Command {
                 .arg(text("source", "SOURCE", "The context the event happened in"))
                 .arg(text("subject", "SUBJECT", "What the event is about"))
                 .arg(text("time", "TIME", "When it happened, RFC 3339"))
-                .arg(url()),
+                .args(server()),
         )
         .subcommand(
             Command::new("tail")
@@ -50,7 +51,7 @@ pub fn command() -> Command {
                 ))
                 .args(reading_flags())
                 .arg(text("limit", "N", "End after so many events").value_parser(value_parser!(u64).range(1..)))
-                .arg(url()),
+                .args(server()),
         )
         .subcommand(
             Command::new("export")
@@ -69,7 +70,7 @@ pub fn command() -> Command {
                     .value_parser(["ndjson", "csv", "cloudevents", "cloudevents-lines"]))
                 .arg(Arg::new("resume").long("resume").action(clap::ArgAction::SetTrue).requires("output").help("Go on behind the last event of the file"))
                 .args(reading_flags())
-                .arg(url()),
+                .args(server()),
         )
         .subcommand(
             Command::new("import")
@@ -88,7 +89,7 @@ pub fn command() -> Command {
                 .arg(text("stream", "STREAM", "The stream of CloudEvents that name none; any other is refused"))
                 .arg(text("on-error", "WHAT", "What to do with an event that is refused").value_parser(["stop", "skip"]).default_value("stop"))
                 .arg(text("from-line", "N", "Begin with this line, or element of an array").visible_alias("from-element").value_parser(value_parser!(u64).range(1..)))
-                .arg(url()),
+                .args(server()),
         )
         .subcommand(super::trim::command())
         .subcommand(super::hold::command())
@@ -166,6 +167,12 @@ pub(super) fn url() -> Arg {
     text("url", "URL", "Where the server is [default: http://127.0.0.1:8888] [env: EVERTAIL_URL]")
 }
 
+/// Where the server is, and whom to trust if it speaks https.
+pub(super) fn server() -> [Arg; 2] {
+    let ca_file = "PEM file of the authorities to trust over https, instead of those of the system [env: EVERTAIL_CA_FILE]";
+    [url(), text("ca-file", "FILE", ca_file)]
+}
+
 /// The settings of the server as they were given: flag, else variable, else `.env`.
 pub(super) fn settings(matches: &ArgMatches) -> Result<Raw, Failure> {
     let given = variables()?;
@@ -185,11 +192,32 @@ pub(super) fn server_url(matches: &ArgMatches) -> Result<String, Failure> {
         Some(url) => url.clone(),
         None => variables()?.remove(CLIENT_URL.variable).unwrap_or_else(|| CLIENT_URL.default.to_owned()),
     };
-    if url.starts_with("http://") {
+    if url.starts_with("http://") || url.starts_with("https://") {
         Ok(url)
     } else {
-        Err(Failure::usage(format!("{url:?} is not an http URL; give one with --url")))
+        Err(Failure::usage(format!("{url:?} is not an http or https URL; give one with --url")))
     }
+}
+
+/// A client of the server that the client commands talk to.
+pub(super) fn client(matches: &ArgMatches) -> Result<Client, Failure> {
+    let url = server_url(matches)?;
+    if url.starts_with("http://") {
+        return Ok(Client::new(&url));
+    }
+    let file = match matches.get_one::<String>("ca-file") {
+        Some(file) => Some(file.clone()),
+        None => variables()?.remove(CLIENT_CA_FILE.variable).filter(|file| !file.is_empty()),
+    };
+    let Some(file) = file else {
+        let next_step = "install the authorities of the system, or name a file of them with --ca-file";
+        return Client::over_tls(&url, None).map_err(|error| Failure::from_error(&error, next_step));
+    };
+    let pem = std::fs::read(&file).map_err(|source| {
+        Failure::usage(format!("{file} cannot be read: {source}; name a PEM file with --ca-file"))
+    })?;
+    let client = Client::over_tls(&url, Some(&pem));
+    client.map_err(|error| Failure::from_error(&error, "name a file of PEM certificates with --ca-file"))
 }
 
 /// Every `EVERTAIL_*` variable of the environment and of `.env`. A name that is no setting is a mistake someone will
@@ -210,7 +238,8 @@ fn variables() -> Result<HashMap<String, String>, Failure> {
             .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?))),
     );
     variables.retain(|name, _| name.starts_with("EVERTAIL_"));
-    let known = |name: &String| SETTINGS.iter().chain([&CLIENT_URL]).any(|setting| setting.variable == name);
+    let known =
+        |name: &String| SETTINGS.iter().chain(CLIENT_SETTINGS).any(|setting| setting.variable == name);
     match variables.keys().find(|name| !known(name)) {
         Some(name) => Err(Failure::usage(format!("{name} is not a setting; `evertail --help` lists them"))),
         None => Ok(variables),

@@ -16,7 +16,7 @@ use std::time::Duration;
 const ATTEMPTS_MAX: u32 = 6;
 
 pub(super) async fn run(matches: &ArgMatches) -> Result<Exit, Failure> {
-    let client = Client::new(&arguments::server_url(matches)?);
+    let client = arguments::client(matches)?;
     let (stream, mut query) = arguments::selection(matches);
     if let Some(until) = matches.get_one::<String>("until") {
         query.append_pair("until", until);

@@ -1,8 +1,8 @@
 //! `evertail hold`: keeps streams of a running server from being trimmed.
 
 use super::trim::{json, parsed};
-use super::{Exit, Failure, arguments, output};
-use crate::client::{Client, ClientError};
+use super::{Exit, Failure, TRUST_STEP, arguments, output};
+use crate::client::ClientError;
 use crate::wire::admin::{HoldJson, HoldsJson};
 use arguments::text;
 use clap::{Arg, ArgMatches, Command};
@@ -27,7 +27,7 @@ pub(super) fn command() -> Command {
                 .arg(name())
                 .arg(text("reason", "TEXT", "Why").required(true))
                 .arg(json())
-                .arg(arguments::url()),
+                .args(arguments::server()),
         )
         .subcommand(
             Command::new("release")
@@ -36,14 +36,14 @@ pub(super) fn command() -> Command {
                 .arg(name())
                 .arg(text("reason", "TEXT", "Why; told in the event of the release"))
                 .arg(json())
-                .arg(arguments::url()),
+                .args(arguments::server()),
         )
-        .subcommand(Command::new("list").about("List all holds").arg(json()).arg(arguments::url()))
+        .subcommand(Command::new("list").about("List all holds").arg(json()).args(arguments::server()))
 }
 
 pub(super) async fn run(matches: &ArgMatches) -> Result<Exit, Failure> {
     let (what, matches) = matches.subcommand().expect("clap requires it");
-    let client = Client::new(&arguments::server_url(matches)?);
+    let client = arguments::client(matches)?;
     let is_raw = matches.get_flag("json") || !output::is_terminal();
     let failed = |error: ClientError| Failure::from_error(&error, next_step(&error));
     if what == "list" {
@@ -83,6 +83,7 @@ fn next_step(error: &ClientError) -> &'static str {
         }
         ClientError::Refused { is_retryable: true, .. } => "try again later",
         ClientError::Refused { .. } => "change the command as it says",
+        ClientError::Untrusted { .. } => TRUST_STEP,
         ClientError::NotEvertail { .. } => "name an Evertail server with --url",
     }
 }

@@ -162,7 +162,7 @@ pub(super) async fn run(matches: &ArgMatches) -> Result<Exit, Failure> {
     let mut items = Items::open(input, container)
         .map_err(|error| Failure::failed(format!("{file} cannot be read: {error}; name an export")))?;
     let mut import = Import {
-        client: Client::new(&arguments::server_url(matches)?),
+        client: arguments::client(matches)?,
         stream: matches.get_one("stream").cloned(),
         item: items.container().item(),
         is_stopped_by_errors: matches.get_one::<String>("on-error").is_none_or(|what| what == "stop"),

@@ -17,6 +17,7 @@ mod trim;
 
 pub use arguments::command;
 
+use crate::client::ClientError;
 use std::io;
 use std::process::ExitCode;
 
@@ -39,6 +40,10 @@ impl From<Exit> for ExitCode {
     }
 }
 
+/// What helps against a certificate that is not trusted.
+const TRUST_STEP: &str =
+    "name the file of its authority with --ca-file, or the server as its certificate does with --url";
+
 /// A command failed; the message is for people.
 #[derive(Debug)]
 pub(crate) struct Failure {
@@ -57,6 +62,9 @@ impl Failure {
 
     /// An error with its chain, then the next step if the error does not say it itself.
     fn from_error(error: &(dyn std::error::Error + 'static), next_step: &str) -> Self {
+        // Whatever was asked, this comes first.
+        let is_untrusted = matches!(error.downcast_ref(), Some(ClientError::Untrusted { .. }));
+        let next_step = if is_untrusted { TRUST_STEP } else { next_step };
         let mut causes = String::new();
         let mut source = error.source();
         while let Some(cause) = source {

@@ -2,7 +2,7 @@
 
 use super::{Exit, Failure, arguments};
 use crate::config::{self, Config, LogFormat};
-use crate::http::{self, Closing, ConnectionSettings, HttpSettings, OriginSettings, Service};
+use crate::http::{self, Closing, ConnectionSettings, HttpSettings, OriginSettings, Service, Tls, TlsFiles};
 use crate::log::{Log, LogSettings};
 use crate::store::StoreSettings;
 use clap::ArgMatches;
@@ -32,6 +32,10 @@ pub(super) async fn run(matches: &ArgMatches, streams: &Handle) -> Result<Exit, 
     let config =
         config::resolve(&raw, state_directory).map_err(|errors| Failure::usage(errors.to_string()))?;
     start_logging(&config)?;
+    let tls =
+        config.tls.clone().map(|(certificate, key)| Tls::load(TlsFiles { certificate, key })).transpose();
+    let tls = tls.map_err(|error| Failure::from_error(&error, ""))?;
+    let scheme = if tls.is_some() { "https" } else { "http" };
     let connections_max = connections_within_descriptors(config.connections_max);
 
     // From here on a signal is a clean stop, however early it comes.
@@ -49,8 +53,8 @@ pub(super) async fn run(matches: &ArgMatches, streams: &Handle) -> Result<Exit, 
         tracing::warn!("this build acks without storing anything; it is for benchmarks alone");
     }
     tracing::info!(
-        page = format!("http://{address}/"),
-        api = format!("http://{address}/api/v1"),
+        page = format!("{scheme}://{address}/"),
+        api = format!("{scheme}://{address}/api/v1"),
         file = %file.display(),
         log = log.id(),
         last_seq = log.bounds().last_seq,
@@ -62,7 +66,7 @@ pub(super) async fn run(matches: &ArgMatches, streams: &Handle) -> Result<Exit, 
     let service = Service::new(log.clone(), http_settings(&config, address.ip().is_loopback()), closing_seen);
     let (stop, stopped) = oneshot::channel::<()>();
     let server =
-        http::serve(listener, service, connection_settings(&config, connections_max, streams), async {
+        http::serve(listener, service, connection_settings(&config, connections_max, streams, tls), async {
             let _ = stopped.await;
         });
     let mut server = std::pin::pin!(server);
@@ -98,6 +102,11 @@ fn start_logging(config: &Config) -> Result<(), Failure> {
             config.log_filter
         ))
     })?;
+    // A line for each frame of HTTP/2 is for who asks for it by name.
+    let filter = match config.log_filter.contains("h2") {
+        true => filter,
+        false => filter.add_directive("h2=warn".parse().expect("a directive")),
+    };
     let is_text = match config.log_format {
         LogFormat::Auto => io::stderr().is_terminal(),
         LogFormat::Text => true,
@@ -179,7 +188,12 @@ fn http_settings(config: &Config, is_loopback: bool) -> HttpSettings {
     }
 }
 
-fn connection_settings(config: &Config, connections_max: usize, streams: &Handle) -> ConnectionSettings {
+fn connection_settings(
+    config: &Config,
+    connections_max: usize,
+    streams: &Handle,
+    tls: Option<Tls>,
+) -> ConnectionSettings {
     ConnectionSettings {
         connections_max,
         header_timeout: config.header_timeout,
@@ -188,5 +202,6 @@ fn connection_settings(config: &Config, connections_max: usize, streams: &Handle
         send_buffer_bytes: config.send_buffer_bytes,
         drain_timeout: config.drain_timeout,
         streams: streams.clone(),
+        tls,
     }
 }

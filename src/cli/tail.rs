@@ -1,13 +1,13 @@
 //! `evertail tail`: follows a stream, across disconnects and restarts.
 
 use super::{Exit, Failure, arguments, output};
-use crate::client::{Client, ClientError, TailItem};
+use crate::client::{ClientError, TailItem};
 use crate::wire::{EventJson, GapData, ResetData, control};
 use clap::ArgMatches;
 use serde_json::Value;
 
 pub(super) async fn run(matches: &ArgMatches) -> Result<Exit, Failure> {
-    let client = Client::new(&arguments::server_url(matches)?);
+    let client = arguments::client(matches)?;
     let (stream, mut query) = arguments::selection(matches);
     query.extend_pairs(arguments::beginning(matches));
     query.extend_pairs(matches.get_one::<u64>("before").map(|before| ("before", before.to_string())));

@@ -1,7 +1,7 @@
 //! `evertail trim`: deletes the oldest events of a running server, or says what would go.
 
-use super::{Exit, Failure, arguments, output};
-use crate::client::{Client, ClientError};
+use super::{Exit, Failure, TRUST_STEP, arguments, output};
+use crate::client::ClientError;
 use crate::wire::admin::{HoldJson, RetentionAnswer, TrimAnswer, TrimJson};
 use arguments::text;
 use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
@@ -28,7 +28,7 @@ pub(super) fn command() -> Command {
         .arg(text("reason", "TEXT", "Why; told in the event of the trim"))
         .arg(Arg::new("dry-run").long("dry-run").action(ArgAction::SetTrue).help("Delete nothing: say what would go"))
         .arg(json())
-        .arg(arguments::url())
+        .args(arguments::server())
 }
 
 pub(super) fn json() -> Arg {
@@ -39,7 +39,7 @@ pub(super) fn json() -> Arg {
 }
 
 pub(super) async fn run(matches: &ArgMatches) -> Result<Exit, Failure> {
-    let client = Client::new(&arguments::server_url(matches)?);
+    let client = arguments::client(matches)?;
     let mut body = Map::new();
     for (flag, member) in [("before", "before"), ("keep-events", "keep_events")] {
         body.extend(matches.get_one::<u64>(flag).map(|number| (member.to_owned(), Value::from(*number))));
@@ -85,6 +85,7 @@ fn next_step(error: &ClientError, is_dry_run: bool) -> &'static str {
         ClientError::Unreachable { .. } => "it may be trimming all the same; look with --dry-run",
         ClientError::Refused { is_retryable: true, .. } => "try again later",
         ClientError::Refused { .. } => "change the command as it says",
+        ClientError::Untrusted { .. } => TRUST_STEP,
         ClientError::NotEvertail { .. } => "name an Evertail server with --url",
     }
 }

@@ -6,4 +6,4 @@ mod resolve;
 mod table;
 
 pub use resolve::{AllowedOrigin, Config, ConfigError, ConfigErrors, LogFormat, Raw, age, bytes, resolve};
-pub use table::{CLIENT_URL, SETTINGS, Setting};
+pub use table::{CLIENT_CA_FILE, CLIENT_SETTINGS, CLIENT_URL, SETTINGS, Setting};

@@ -44,6 +44,8 @@ pub enum LogFormat {
 pub struct Config {
     pub listen: SocketAddr,
     pub file: PathBuf,
+    /// Certificate and key.
+    pub tls: Option<(PathBuf, PathBuf)>,
     pub allowed_origins: Vec<AllowedOrigin>,
     pub allowed_hosts: Vec<String>,
     pub event_bytes_max: usize,
@@ -110,6 +112,7 @@ pub fn resolve(raw: &Raw, state_directory: Option<PathBuf>) -> Result<Config, Co
     let config = Config {
         listen: r.parse(&table::LISTEN, SocketAddr::from(([127, 0, 0, 1], 8888))),
         file,
+        tls: r.paths(&table::TLS_CERTIFICATE, &table::TLS_KEY),
         allowed_origins: r.list(&table::ALLOWED_ORIGINS, origin),
         allowed_hosts: r.list(&table::ALLOWED_HOSTS, host),
         event_bytes_max: r.bytes(&table::EVENT_BYTES_MAX, 1 << 10, 16 << 20) as usize,
@@ -218,6 +221,19 @@ impl Resolver<'_> {
             self.refuse(setting, setting.range);
         }
         age
+    }
+
+    /// Two files of which neither is of use without the other.
+    fn paths(&mut self, one: &Setting, other: &Setting) -> Option<(PathBuf, PathBuf)> {
+        match (self.text(one), self.text(other)) {
+            (first, second) if !first.is_empty() && !second.is_empty() => Some((first.into(), second.into())),
+            (first, second) if first.is_empty() && second.is_empty() => None,
+            (first, _) => {
+                let (missing, given) = if first.is_empty() { (one, other) } else { (other, one) };
+                self.refuse(missing, &format!("a path too, since {} has one, or empty both", given.variable));
+                None
+            }
+        }
     }
 
     /// `debug.* age=7d events=10000; audits`: for each pattern what is kept of each of its streams, everything if nothing
@@ -341,8 +357,22 @@ mod tests {
     }
 
     #[test]
+    fn certificate_and_key_are_given_together() {
+        assert_eq!(with(&[]).unwrap().tls, None);
+        let both = [("EVERTAIL_TLS_CERTIFICATE", "a.pem"), ("EVERTAIL_TLS_KEY", "b.pem")];
+        assert_eq!(with(&both).unwrap().tls, Some(("a.pem".into(), "b.pem".into())));
+        for (given, missing) in [(both[0], both[1].0), (both[1], both[0].0)] {
+            let errors = with(&[given]).unwrap_err();
+            assert_eq!(errors.0.len(), 1);
+            assert_eq!(errors.0[0].variable, missing);
+            assert!(errors.to_string().contains(given.0), "{errors}");
+        }
+    }
+
+    #[test]
     fn every_setting_is_read_and_refuses_nonsense() {
-        let free_form = ["EVERTAIL_FILE", "EVERTAIL_LOG"];
+        // Any text may be the name of a file.
+        let free_form = ["EVERTAIL_FILE", "EVERTAIL_LOG", "EVERTAIL_TLS_CERTIFICATE", "EVERTAIL_TLS_KEY"];
         for setting in SETTINGS.iter().filter(|setting| !free_form.contains(&setting.variable)) {
             let errors = with(&[(setting.variable, "no such: value/")]).expect_err(setting.variable);
             assert!(errors.0.iter().any(|error| error.variable == setting.variable), "{}", setting.variable);

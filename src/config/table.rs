@@ -45,6 +45,14 @@ settings! {
         "Serve everyone who can reach the address, without authentication.",
         "true or false",
         "Only where a proxy or the network itself decides who may connect.";
+    TLS_CERTIFICATE: "EVERTAIL_TLS_CERTIFICATE" = "",
+        "Certificate with its chain, a PEM file. With it the server speaks https, HTTP/2 included. A new one is taken within seconds.",
+        "a path, together with EVERTAIL_TLS_KEY; empty is plain http",
+        "To be reached from other machines without a proxy, or for more than six streams in one browser.";
+    TLS_KEY: "EVERTAIL_TLS_KEY" = "",
+        "Private key of the certificate, a PEM file without a passphrase.",
+        "a path, together with EVERTAIL_TLS_CERTIFICATE; empty is plain http",
+        "With EVERTAIL_TLS_CERTIFICATE.";
     ALLOWED_ORIGINS: "EVERTAIL_ALLOWED_ORIGINS" = "",
         "Origins whose pages may read and append, besides those of this machine while listening on loopback.",
         "a list with commas of origins such as https://app.example, null (a page opened from disk), or *",
@@ -90,7 +98,7 @@ settings! {
         "1 to 64",
         "Larger when history matters more than the latency of appends.";
     CONNECTIONS_MAX: "EVERTAIL_CONNECTIONS_MAX" = "10000",
-        "Most connections at one time; lowered at the start to what the descriptor limit allows.",
+        "Most connections at one time, open streams on HTTP/2 included; lowered at the start to what the descriptor limit allows.",
         "1 to 1000000",
         "With more readers, together with the descriptor limit of the service.";
     KEEP_ALIVE_SECONDS: "EVERTAIL_KEEP_ALIVE_SECONDS" = "15",
@@ -163,11 +171,23 @@ settings! {
         "To force one of them.";
 }
 
-/// The setting of the client commands: where the server is.
+/// The settings of the client commands.
+pub const CLIENT_SETTINGS: &[Setting] = &[CLIENT_URL, CLIENT_CA_FILE];
+
+/// Where the server is.
 pub const CLIENT_URL: Setting = Setting {
     variable: "EVERTAIL_URL",
     default: "http://127.0.0.1:8888",
-    meaning: "Where `evertail append` and `evertail tail` find the server.",
-    range: "an http URL",
+    meaning: "Where the commands that use a server, such as `evertail tail`, find it.",
+    range: "an http or https URL",
     change: "When the server listens elsewhere.",
+};
+
+/// Whom the server's certificate is from.
+pub const CLIENT_CA_FILE: Setting = Setting {
+    variable: "EVERTAIL_CA_FILE",
+    default: "",
+    meaning: "Authorities that these commands trust over https, a PEM file; empty takes those of the system.",
+    range: "a path",
+    change: "When the server's certificate is of a private authority, or signed by itself. No other is trusted then.",
 };

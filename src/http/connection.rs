@@ -1,19 +1,25 @@
-//! One connection: its requests through hyper, then, if one of them opens an event stream, that stream alone.
+//! One connection: the handshake of TLS, where there is one, then HTTP/2 (see `http2`) or HTTP/1.1, of which this is:
+//! its requests through hyper, then, if one of them opens an event stream, that stream alone.
 //!
 //! hyper keeps 10 KB for a connection and several allocations for each chunk, which is nothing for a request and a lot
 //! for 10,000 readers. So an event stream takes its socket from hyper, and everything else of the connection is freed.
 //!
 //! | a client that | is ended by |
 //! |---|---|
+//! | does not finish the handshake of TLS | [`ConnectionSettings::header_timeout`], for handshake and request head together |
 //! | sends its request head slowly, or nothing at first | [`ConnectionSettings::header_timeout`] |
 //! | sends its body slowly | the body time-out of the append route |
 //! | keeps an unused connection | [`ConnectionSettings::idle_timeout`] |
 //! | does not read what it asked for | `TCP_USER_TIMEOUT`: [`ConnectionSettings::send_timeout`] |
 
 use super::ConnectionSettings;
+use super::guard::OverTls;
+use super::http2;
 use super::service::{AnswerBody, Service};
+use super::socket::Socket;
 use super::stream::EventStream;
-use super::transfer::Transfer;
+use super::tls::Tls;
+use super::transfer::{Alone, Transfer};
 use axum::body::Body;
 use axum::http::{Request, Response, Version};
 use hyper::body::{Body as HttpBody, Frame, Incoming, SizeHint};
@@ -25,39 +31,93 @@ use std::io;
 use std::pin::{Pin, pin};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::net::TcpStream;
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
-use tokio::time::{Instant, sleep_until};
+use tokio::time::{Instant, sleep_until, timeout_at};
+use tokio_rustls::server::TlsStream;
 
 /// Most headers of a request.
 const HEADERS_MAX: usize = 64;
 /// Largest request head, and most bytes of an answer that wait in user space for the socket.
 const BUFFER_BYTES_MAX: usize = 16 << 10;
 
+/// The type of the record that begins TLS.
+const HANDSHAKE_RECORD: u8 = 22;
+/// The answer to a request without TLS. Not a problem with a code: it was never a request of the API.
+const PLAIN_ANSWER: &[u8] =
+    b"HTTP/1.1 400 Bad Request\r\ncontent-type: text/plain; charset=utf-8\r\nconnection: close\r\n\r\n\
+    This port speaks TLS; use https.\n";
+
 /// A connection ended before its time; no affair of ours, since what was promised is in the log.
 pub(super) type Broken = Box<dyn std::error::Error + Send + Sync>;
 
-/// Serves a connection to its end. Once `stopping` is true it ends after the request that is under way; open streams
-/// are told by the `closing` of the service.
+/// Serves a connection to its end, whatever it speaks. Once `stopping` is true it ends after the requests that are under way; open streams
+/// are told by the `closing` of the service. `places` are those that streams on HTTP/2 share with connections.
 pub(super) async fn serve(
     socket: TcpStream,
     service: Service,
     settings: Arc<ConnectionSettings>,
+    places: Arc<Semaphore>,
+    mut stopping: watch::Receiver<bool>,
+) -> Result<(), Broken> {
+    let since = Instant::now();
+    let socket = match &settings.tls {
+        None => Socket::Plain(socket),
+        Some(tls) => {
+            let shaking = timeout_at(since + settings.header_timeout, handshake(tls, socket));
+            let shaken = tokio::select! {
+                biased;
+                shaken = shaking => shaken.map_err(|_| "the client did not finish the handshake in time")?,
+                // Nothing was asked yet.
+                _ = stopping.wait_for(|is_stopping| *is_stopping) => return Ok(()),
+            };
+            match shaken? {
+                Some(socket) if socket.get_ref().1.alpn_protocol() == Some(b"h2") => {
+                    let socket = Socket::Tls(Box::new(socket));
+                    return Box::pin(http2::serve(socket, service, settings, places, stopping, since)).await;
+                }
+                Some(socket) => Socket::Tls(Box::new(socket)),
+                None => return Ok(()),
+            }
+        }
+    };
+    serve_http1(socket, service, settings, stopping, since).await
+}
+
+/// The start of TLS; `None` for a client that does not speak it, and has been told.
+async fn handshake(tls: &Tls, mut socket: TcpStream) -> Result<Option<TlsStream<TcpStream>>, Broken> {
+    let mut first = [0];
+    // Every client of TLS begins with a record of this type (RFC 8446, section 5.1), and no client of HTTP does.
+    if socket.peek(&mut first).await? == 0 || first == [HANDSHAKE_RECORD] {
+        return Ok(Some(tls.accept(socket).await?));
+    }
+    // What is not read would make the kernel take the answer back.
+    let _ = socket.try_read(&mut [0; 4 << 10]);
+    socket.write_all(PLAIN_ANSWER).await?;
+    socket.shutdown().await?;
+    Ok(None)
+}
+
+async fn serve_http1(
+    socket: Socket,
+    service: Service,
+    settings: Arc<ConnectionSettings>,
     stopping: watch::Receiver<bool>,
+    since: Instant,
 ) -> Result<(), Broken> {
     let handle = settings.streams.clone();
     // In a box of its own, so that a stream does not carry along the room that its request needed.
-    match Box::pin(requests(socket, service, settings, stopping)).await? {
+    match Box::pin(requests(socket, service, settings, stopping, since)).await? {
         Some((socket, Opened { version, response })) => {
             // Aborts the stream when this task is aborted.
             let mut streams = JoinSet::new();
-            let socket = socket.into_std()?;
+            let socket = socket.detach()?;
             let sent = async move {
                 let (head, stream) = response.into_parts();
-                let transfer = Transfer::begin(TcpStream::from_std(socket)?, version, &head.headers).await?;
-                stream.send(transfer).await
+                let transfer = Alone::begin(socket.attach()?, version, &head.headers).await?;
+                stream.send(Transfer::Alone(transfer)).await
             };
             streams.spawn_on(sent, &handle);
             streams.join_next().await.expect("one was spawned")??;
@@ -75,17 +135,22 @@ struct Opened {
 
 /// Serves requests until the connection ends, or one opens an event stream.
 async fn requests(
-    socket: TcpStream,
+    socket: Socket,
     service: Service,
     settings: Arc<ConnectionSettings>,
     mut stopping: watch::Receiver<bool>,
-) -> Result<Option<(TcpStream, Opened)>, Broken> {
-    let state = Arc::new(State::new());
+    since: Instant,
+) -> Result<Option<(Socket, Opened)>, Broken> {
+    let is_tls = socket.is_tls();
+    let state = Arc::new(State::new(since));
     let io = TokioIo::new(Watched { socket, state: state.clone() });
     let of_service = state.clone();
-    let service = hyper::service::service_fn(move |request: Request<Incoming>| {
+    let service = hyper::service::service_fn(move |mut request: Request<Incoming>| {
         let end = PhaseEnd::begin(of_service.clone());
         let service = service.clone();
+        if is_tls {
+            request.extensions_mut().insert(OverTls);
+        }
         async move {
             let version = request.version();
             let (head, body) = service.answer(request).await.into_parts();
@@ -166,8 +231,8 @@ enum Phase {
 }
 
 impl State {
-    fn new() -> Self {
-        Self(Mutex::new(Inner { phase: Phase::New, since: Instant::now(), opened: None }))
+    fn new(since: Instant) -> Self {
+        Self(Mutex::new(Inner { phase: Phase::New, since, opened: None }))
     }
 
     /// Until when the client must have spoken, if it is its turn.
@@ -252,7 +317,7 @@ impl HttpBody for Serving {
 
 /// A socket that tells when the client speaks.
 struct Watched {
-    socket: TcpStream,
+    socket: Socket,
     state: Arc<State>,
 }
 

@@ -2,11 +2,21 @@
 
 use super::origin::is_own_page;
 use super::{App, Problem, ProblemCode, admin};
-use axum::http::{HeaderValue, Request, Version, header};
+use axum::http::{Extensions, HeaderValue, Request, Version, header};
 use hyper::body::Incoming;
 
 /// Longest path and query. *Units*: bytes.
 const URI_BYTES_MAX: usize = 8 << 10;
+
+/// Goes with a request that came over TLS.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct OverTls;
+
+impl OverTls {
+    pub(super) fn is_in(extensions: &Extensions) -> bool {
+        extensions.get::<Self>().is_some()
+    }
+}
 
 /// Refuses what no handler should see.
 pub(super) fn check(app: &App, request: &Request<Incoming>) -> Result<(), Problem> {
@@ -26,18 +36,19 @@ pub(super) fn check(app: &App, request: &Request<Incoming>) -> Result<(), Proble
         return Err(Problem::new(ProblemCode::UriTooLong, detail).with("bytes_max", URI_BYTES_MAX));
     }
     let origins = &app.settings.origins;
+    let is_tls = OverTls::is_in(request.extensions());
     if !origins.allows_host(host) {
         let detail = "use localhost, or add the name with EVERTAIL_ALLOWED_HOSTS";
         return Err(Problem::new(ProblemCode::HostRefused, detail));
     }
-    if admin::is_route(request.uri().path()) && !is_own_page(headers) {
+    if admin::is_route(request.uri().path()) && !is_own_page(headers, is_tls) {
         let detail =
             "pages of other origins never use /admin; use the command line, or a page of this server";
         return Err(Problem::new(ProblemCode::OriginRefused, detail));
     }
     // Browsers send Origin with every cross-site request that could do harm; what is no browser sends none.
     match headers.get(header::ORIGIN) {
-        Some(origin) if !origins.allows_origin(origin, headers) => {
+        Some(origin) if !origins.allows_origin(origin, headers, is_tls) => {
             let detail = "add the origin of the page with EVERTAIL_ALLOWED_ORIGINS";
             Err(Problem::new(ProblemCode::OriginRefused, detail))
         }

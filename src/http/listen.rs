@@ -4,8 +4,9 @@
 
 use super::connection;
 use super::service::Service;
+use super::tls::Tls;
 use socket2::SockRef;
-use std::future::Future;
+use std::future::{Future, pending};
 use std::io;
 use std::net::SocketAddr;
 use std::pin::pin;
@@ -32,7 +33,8 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// Bounds of connections.
 #[derive(Debug, Clone)]
 pub struct ConnectionSettings {
-    /// Most connections at one time; further ones wait in the listen queue.
+    /// Most connections at one time; further ones wait in the listen queue. An event stream on HTTP/2 counts as one more
+    /// and is turned away beyond it; one place is kept for the next connection.
     pub connections_max: usize,
     /// How long a request head may take to arrive.
     pub header_timeout: Duration,
@@ -47,6 +49,8 @@ pub struct ConnectionSettings {
     /// Where open streams run. Apart from the requests, so that an append does not queue behind the thousands of readers
     /// that the append before it woke.
     pub streams: Handle,
+    /// The certificate; without one, connections are plain.
+    pub tls: Option<Tls>,
 }
 
 /// Listens on an address.
@@ -74,6 +78,13 @@ pub async fn serve(
     let stopping = watch::Sender::new(false);
     let mut connections = JoinSet::new();
     let mut shutdown = pin!(shutdown);
+    let tls = settings.tls.clone();
+    let mut watching = pin!(async {
+        match &tls {
+            Some(tls) => tls.watch().await,
+            None => pending().await,
+        }
+    });
     loop {
         let accepted = async {
             let permit = permits.clone().acquire_owned().await.expect("the semaphore is never closed");
@@ -82,6 +93,7 @@ pub async fn serve(
         let (socket, permit) = tokio::select! {
             biased;
             () = &mut shutdown => break,
+            () = &mut watching => unreachable!("the certificate is watched for ever"),
             Some(_) = connections.join_next(), if !connections.is_empty() => continue,
             accepted = accepted => accepted,
         };
@@ -100,7 +112,13 @@ pub async fn serve(
             );
             continue;
         }
-        let connection = connection::serve(socket, service.clone(), settings.clone(), stopping.subscribe());
+        let connection = connection::serve(
+            socket,
+            service.clone(),
+            settings.clone(),
+            permits.clone(),
+            stopping.subscribe(),
+        );
         connections.spawn(async move {
             if let Err(error) = connection.await {
                 tracing::debug!(error = &*error as &dyn std::error::Error, "a connection broke");

@@ -5,6 +5,8 @@
 //! | file | holds |
 //! |---|---|
 //! | `listen`, `connection` | the accept loop; one connection and its time-outs |
+//! | `http2` | one connection of HTTP/2: its streams and its bounds |
+//! | `tls`, `socket` | the certificate and its replacement; a socket, plain or within TLS |
 //! | `service` | the routes, and what every request passes |
 //! | `guard` | what every request is checked for: shape, host, origin |
 //! | `origin` | which hosts and origins are let in |
@@ -12,7 +14,7 @@
 //! | `cloudevents` | POST: events that come as CloudEvents |
 //! | `close` | the end of a stream |
 //! | `read`, `query`, `accept` | GET: handlers, parameters, content negotiation |
-//! | `stream`, `transfer` | an event stream; how it is sent on a socket of its own |
+//! | `stream`, `transfer` | an event stream; how it is sent, alone on a socket or among others |
 //! | `page` | JSON pages |
 //! | `history`, `csv` | NDJSON, CSV and arrays of CloudEvents; what is gone of history |
 //! | `streams` | which streams there are, and how much is in them |
@@ -31,6 +33,7 @@ mod envelope;
 mod form;
 mod guard;
 mod history;
+mod http2;
 mod listen;
 mod members;
 mod origin;
@@ -39,8 +42,10 @@ mod problem;
 mod query;
 mod read;
 mod service;
+mod socket;
 mod stream;
 mod streams;
+mod tls;
 mod transfer;
 
 pub use envelope::parse_body;
@@ -48,6 +53,7 @@ pub use listen::{ConnectionSettings, bind, serve};
 pub use origin::OriginSettings;
 pub use problem::{Problem, ProblemCode};
 pub use service::Service;
+pub use tls::{Tls, TlsError, TlsFiles};
 
 use crate::log::Log;
 use std::sync::Arc;

@@ -31,41 +31,57 @@ impl OriginSettings {
             || if self.is_loopback { is_loopback(name) } else { self.allowed_hosts.is_empty() }
     }
 
-    /// Whether a page of this origin may use the server under the `Host` it asked.
-    pub(super) fn allows_origin(&self, origin: &HeaderValue, headers: &HeaderMap) -> bool {
+    /// Whether a page of this origin may use the server under the `Host` it asked, over TLS or not.
+    pub(super) fn allows_origin(&self, origin: &HeaderValue, headers: &HeaderMap, is_tls: bool) -> bool {
         let Ok(origin) = origin.to_str() else { return false };
         let listed = self.allowed_origins.iter().any(|allowed| match allowed {
             AllowedOrigin::Any => true,
             AllowedOrigin::Null => origin == "null",
             AllowedOrigin::Exact(exact) => origin == exact,
         });
-        let Some(authority) = web_authority(origin) else { return listed };
-        listed || is_host(&authority, headers) || (self.is_loopback && is_loopback(authority.host()))
+        let Some(page) = WebOrigin::parse(origin) else { return listed };
+        listed || page.is_of_host(headers, is_tls) || (self.is_loopback && is_loopback(page.authority.host()))
     }
 }
 
-/// Whether a request that a browser sends is one of a page of this very server, under the `Host` it asked.
+/// Whether a request that a browser sends is one of a page of this very server, under the `Host` it asked, over TLS or not.
 ///
-/// The scheme of the page is not compared with the server's, which does not know that of a proxy in front; where a browser
-/// says that the two differ, in `Sec-Fetch-Site`, it is believed.
-pub(super) fn is_own_page(headers: &HeaderMap) -> bool {
+/// Where a browser says that page and server differ, in `Sec-Fetch-Site`, it is believed: without TLS here the scheme that
+/// it sees may be that of a proxy in front.
+pub(super) fn is_own_page(headers: &HeaderMap, is_tls: bool) -> bool {
     let mut sites = headers.get_all("sec-fetch-site").iter();
     sites.all(|site| site == "same-origin" || site == "none")
         && headers.get_all(header::ORIGIN).iter().all(|origin| {
-            let authority = origin.to_str().ok().and_then(web_authority);
-            authority.is_some_and(|authority| is_host(&authority, headers))
+            let page = origin.to_str().ok().and_then(WebOrigin::parse);
+            page.is_some_and(|page| page.is_of_host(headers, is_tls))
         })
 }
 
-/// Host and port of the origin of a web page.
-fn web_authority(origin: &str) -> Option<Authority> {
-    let uri = origin.parse::<Uri>().ok()?;
-    let is_web = matches!(uri.scheme_str(), Some("http" | "https"));
-    uri.authority().filter(|_| is_web).cloned()
+/// The origin of a web page.
+struct WebOrigin {
+    is_https: bool,
+    authority: Authority,
 }
 
-fn is_host(authority: &Authority, headers: &HeaderMap) -> bool {
-    headers.get(header::HOST).is_some_and(|host| host.as_bytes() == authority.as_str().as_bytes())
+impl WebOrigin {
+    fn parse(origin: &str) -> Option<Self> {
+        let uri = origin.parse::<Uri>().ok()?;
+        let is_https = match uri.scheme_str() {
+            Some("https") => true,
+            Some("http") => false,
+            _ => return None,
+        };
+        uri.authority().cloned().map(|authority| Self { is_https, authority })
+    }
+
+    /// Whether the page is of the `Host` that is asked. One that came without TLS to a server with it may be anyone's;
+    /// without TLS here, a proxy may have ended that of the page.
+    fn is_of_host(&self, headers: &HeaderMap, is_tls: bool) -> bool {
+        (self.is_https || !is_tls)
+            && headers
+                .get(header::HOST)
+                .is_some_and(|host| host.as_bytes() == self.authority.as_str().as_bytes())
+    }
 }
 
 /// A host without its port; an IPv6 address keeps its brackets.
@@ -96,7 +112,17 @@ mod tests {
 
     fn allows(settings: &OriginSettings, origin: &str) -> bool {
         let headers = HeaderMap::from_iter([(header::HOST, HeaderValue::from_static("log.test:8888"))]);
-        settings.allows_origin(&HeaderValue::try_from(origin).unwrap(), &headers)
+        settings.allows_origin(&HeaderValue::try_from(origin).unwrap(), &headers, false)
+    }
+
+    #[test]
+    fn over_tls_a_page_of_the_same_host_must_have_come_over_tls() {
+        let headers = HeaderMap::from_iter([(header::HOST, HeaderValue::from_static("log.test:8888"))]);
+        let is_let_in = |origin: &'static str, is_tls| {
+            settings(false, vec![]).allows_origin(&HeaderValue::from_static(origin), &headers, is_tls)
+        };
+        assert!(is_let_in("https://log.test:8888", true) && !is_let_in("http://log.test:8888", true));
+        assert!(is_let_in("https://log.test:8888", false) && is_let_in("http://log.test:8888", false));
     }
 
     #[test]
@@ -133,7 +159,8 @@ mod tests {
     fn a_page_is_the_servers_own_only_under_the_very_host_and_port() {
         let is_own = |pairs: &[(&'static str, &'static str)]| {
             let named = |(name, value)| (HeaderName::from_static(name), HeaderValue::from_static(value));
-            is_own_page(&pairs.iter().copied().chain([("host", "log.test:8888")]).map(named).collect())
+            let headers = pairs.iter().copied().chain([("host", "log.test:8888")]).map(named).collect();
+            is_own_page(&headers, false)
         };
         assert!(is_own(&[]), "what is no browser says nothing");
         assert!(is_own(&[("origin", "http://log.test:8888")]));
@@ -147,6 +174,17 @@ mod tests {
         for site in ["same-site", "cross-site"] {
             assert!(!is_own(&[("origin", "http://log.test:8888"), ("sec-fetch-site", site)]), "{site}");
         }
+    }
+
+    #[test]
+    fn over_tls_the_servers_own_page_came_over_tls() {
+        let is_own = |origin: &'static str| {
+            let pairs = [(header::HOST, "log.test:8888"), (header::ORIGIN, origin)];
+            let headers = pairs.map(|(name, value)| (name, HeaderValue::from_static(value)));
+            is_own_page(&headers.into_iter().collect(), true)
+        };
+        assert!(is_own("https://log.test:8888"));
+        assert!(!is_own("http://log.test:8888") && !is_own("https://log.test"));
     }
 
     #[test]

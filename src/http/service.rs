@@ -4,8 +4,11 @@
 //! cost more than the append itself. Everything else is an axum router.
 
 use super::{
-    App, Closing, HttpSettings, Problem, ProblemCode, admin, append, close, guard, history, read,
-    stream::EventStream, streams,
+    App, Closing, HttpSettings, Problem, ProblemCode, admin, append, close,
+    guard::{self, OverTls},
+    history, read,
+    stream::EventStream,
+    streams,
 };
 use crate::event::{NameError, StreamName};
 use crate::log::Log;
@@ -240,7 +243,7 @@ fn cors(app: &App) -> CorsLayer {
     let origins = app.settings.origins.clone();
     CorsLayer::new()
         .allow_origin(AllowOrigin::predicate(move |origin, request| {
-            origins.allows_origin(origin, &request.headers)
+            origins.allows_origin(origin, &request.headers, OverTls::is_in(&request.extensions))
         }))
         .allow_methods([Method::GET, Method::POST])
         .allow_headers([

@@ -22,6 +22,9 @@ use std::time::Duration;
 use tokio::sync::watch;
 use tokio::time::{Instant, Sleep, sleep_until};
 
+/// The reason in the notice of a stream for which there is no place.
+const OVERLOADED: &str = "overloaded";
+
 /// Opens a stream.
 pub(super) async fn open(app: &App, query: ReadQuery) -> Answer {
     let format = match query.payload {
@@ -121,7 +124,7 @@ async fn look_back(
 fn unavailable(error: &(dyn std::error::Error + 'static), retry: Duration) -> Answer {
     Problem::read_failed(error);
     let mut out = Vec::new();
-    put_notice(&mut out, Closing::Unavailable, Some(retry));
+    put_notice(&mut out, Closing::Unavailable.reason(), Some(retry));
     respond(AnswerBody::Whole(Body::from(out)))
 }
 
@@ -193,6 +196,14 @@ impl EventStream {
             }
         }
         transfer.end().await
+    }
+
+    /// All that is sent of a stream for which there is no place: why, and when to come back.
+    pub(super) fn turn_away(mut self: Box<Self>) -> Vec<u8> {
+        self.record.reason = OVERLOADED;
+        let mut out = Vec::new();
+        put_notice(&mut out, OVERLOADED, Some(self.retry));
+        out
     }
 
     /// The next chunk, whole frames only; `None` ends the stream.
@@ -306,7 +317,7 @@ impl EventStream {
         self.record.reason = closing.reason();
         let mut out = Vec::new();
         // During a search nothing has yet said when to come back.
-        put_notice(&mut out, closing, self.search.is_some().then_some(self.retry));
+        put_notice(&mut out, closing.reason(), self.search.is_some().then_some(self.retry));
         Bytes::from(out)
     }
 }
@@ -321,8 +332,8 @@ async fn silence(timer: &mut Pin<Box<Sleep>>, until: Instant) {
 }
 
 /// Says why the stream ends. Without an id, so that the client resumes exactly where it was.
-fn put_notice(out: &mut Vec<u8>, closing: Closing, retry: Option<Duration>) {
-    put_control(out, control::NOTICE, &NoticeData { reason: closing.reason().into() }, None, retry);
+fn put_notice(out: &mut Vec<u8>, reason: &str, retry: Option<Duration>) {
+    put_control(out, control::NOTICE, &NoticeData { reason: reason.into() }, None, retry);
 }
 
 fn put_control(

@@ -1,12 +1,16 @@
-//! An answer of unknown length on a socket of its own: the head, then chunks, then the end (RFC 9112, section 7.1).
+//! How an answer of unknown length is sent. On HTTP/1.1 on a socket of its own: the head, then chunks, then the end
+//! (RFC 9112, section 7.1). On HTTP/2 handed to the body of an answer, chunk by chunk.
 
+use super::socket::Socket;
 use axum::http::{HeaderMap, Version};
 use bytes::Bytes;
 use std::future::poll_fn;
 use std::io::{self, IoSlice, Write};
-use std::task::Poll;
-use tokio::io::AsyncWriteExt;
-use tokio::net::TcpStream;
+use std::mem::MaybeUninit;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+use tokio::io::{AsyncRead, AsyncWriteExt, ReadBuf};
+use tokio::sync::mpsc;
 
 /// Most bytes that a client may send after its request, where there is nothing to send.
 const NOISE_BYTES_MAX: usize = 16 << 10;
@@ -16,20 +20,93 @@ const SMALL_BYTES_MAX: usize = 1 << 10;
 
 /// The sending side of an open answer.
 #[derive(Debug)]
-pub(super) struct Transfer {
-    socket: TcpStream,
+pub(super) enum Transfer {
+    /// On HTTP/1.1: a socket of its own.
+    Alone(Alone),
+    /// On HTTP/2: the body of one answer among others.
+    Handed(mpsc::Sender<Piece>),
+}
+
+/// What an answer is handed.
+#[derive(Debug)]
+pub(super) enum Piece {
+    Chunk(Bytes),
+    End,
+}
+
+impl Transfer {
+    /// One that hands its chunks to a body.
+    pub(super) fn handed() -> (Self, TransferBody) {
+        let (sender, receiver) = mpsc::channel(1);
+        (Self::Handed(sender), TransferBody(receiver))
+    }
+
+    /// Sends some bytes, at least one, as one chunk. Returns once they are with the kernel or taken by the body.
+    ///
+    /// *Cancel safety*: none; a part of the chunk may have gone.
+    pub(super) async fn send(&mut self, bytes: &Bytes) -> io::Result<()> {
+        match self {
+            Self::Alone(alone) => alone.send(bytes).await,
+            Self::Handed(sender) => {
+                let sent = sender.send(Piece::Chunk(bytes.clone())).await;
+                sent.map_err(|_| io::ErrorKind::BrokenPipe)?;
+                // There is room again when it was taken.
+                sender.reserve().await.map_err(|_| io::ErrorKind::BrokenPipe)?;
+                Ok(())
+            }
+        }
+    }
+
+    /// Ends the answer, whole.
+    pub(super) async fn end(self) -> io::Result<()> {
+        match self {
+            Self::Alone(alone) => alone.end().await,
+            Self::Handed(sender) => {
+                sender.send(Piece::End).await.map_err(|_| io::ErrorKind::BrokenPipe.into())
+            }
+        }
+    }
+
+    /// Waits until the client has gone.
+    ///
+    /// *Cancel safety*: safe.
+    pub(super) async fn gone(&mut self) {
+        match self {
+            Self::Alone(alone) => alone.gone().await,
+            Self::Handed(sender) => sender.closed().await,
+        }
+    }
+}
+
+/// The chunks of a [`Transfer`], for the body of an answer.
+#[derive(Debug)]
+pub(super) struct TransferBody(mpsc::Receiver<Piece>);
+
+impl TransferBody {
+    /// The next chunk, not empty; `None` at the end.
+    ///
+    /// *Errors*: the sender is gone without having ended: the answer is torn.
+    pub(super) fn poll_chunk(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, axum::Error>>> {
+        self.0.poll_recv(cx).map(|piece| match piece {
+            Some(Piece::Chunk(bytes)) => Some(Ok(bytes)),
+            Some(Piece::End) => None,
+            None => Some(Err(axum::Error::new("the stream broke"))),
+        })
+    }
+}
+
+/// A socket that has one answer to send and nothing after it.
+#[derive(Debug)]
+pub(super) struct Alone {
+    socket: Socket,
     /// HTTP/1.0 has no chunks: there the end of the connection is the end of the answer.
     is_chunked: bool,
     noise_bytes: usize,
 }
 
-impl Transfer {
+impl Alone {
     /// Sends the head of a 200 answer. The connection is not used again after it.
-    pub(super) async fn begin(
-        mut socket: TcpStream,
-        version: Version,
-        headers: &HeaderMap,
-    ) -> io::Result<Self> {
+    pub(super) async fn begin(mut socket: Socket, version: Version, headers: &HeaderMap) -> io::Result<Self> {
         let is_chunked = version > Version::HTTP_10;
         let mut head = Vec::with_capacity(512);
         head.extend_from_slice(if is_chunked { b"HTTP/1.1 200 OK\r\n" } else { b"HTTP/1.0 200 OK\r\n" });
@@ -45,13 +122,17 @@ impl Transfer {
         let date = chrono::Utc::now().format("%a, %d %b %Y %H:%M:%S GMT");
         write!(head, "connection: close\r\ndate: {date}\r\n\r\n")?;
         socket.write_all(&head).await?;
+        // Within TLS written is not yet sent.
+        socket.flush().await?;
         Ok(Self { socket, is_chunked, noise_bytes: 0 })
     }
 
-    /// Sends some bytes, at least one, as one chunk.
-    ///
-    /// *Cancel safety*: none; a part of the chunk may have gone.
-    pub(super) async fn send(&mut self, bytes: &Bytes) -> io::Result<()> {
+    async fn send(&mut self, bytes: &Bytes) -> io::Result<()> {
+        self.write(bytes).await?;
+        self.socket.flush().await
+    }
+
+    async fn write(&mut self, bytes: &Bytes) -> io::Result<()> {
         if !self.is_chunked {
             return self.socket.write_all(bytes).await;
         }
@@ -79,28 +160,26 @@ impl Transfer {
         Ok(())
     }
 
-    /// Ends the answer, whole.
-    pub(super) async fn end(mut self) -> io::Result<()> {
+    async fn end(mut self) -> io::Result<()> {
         if self.is_chunked {
             self.socket.write_all(b"0\r\n\r\n").await?;
         }
         self.socket.shutdown().await
     }
 
-    /// Waits until the client has gone. What it sends instead is not read as a request, and has a bound.
-    ///
-    /// *Cancel safety*: safe.
-    pub(super) async fn gone(&mut self) {
+    /// What the client sends instead of going is not read as a request, and has a bound.
+    async fn gone(&mut self) {
         let Self { socket, noise_bytes, .. } = self;
         poll_fn(|cx| {
             loop {
-                if socket.poll_read_ready(cx).is_pending() {
-                    return Poll::Pending;
-                }
-                match socket.try_read(&mut [0; 512]) {
-                    Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-                    Ok(read) if read > 0 && *noise_bytes < NOISE_BYTES_MAX => *noise_bytes += read,
-                    _ => return Poll::Ready(()),
+                let mut room = [MaybeUninit::uninit(); 512];
+                let mut buffer = ReadBuf::uninit(&mut room);
+                match Pin::new(&mut *socket).poll_read(cx, &mut buffer) {
+                    Poll::Pending => return Poll::Pending,
+                    Poll::Ready(Ok(())) if !buffer.filled().is_empty() && *noise_bytes < NOISE_BYTES_MAX => {
+                        *noise_bytes += buffer.filled().len();
+                    }
+                    Poll::Ready(_) => return Poll::Ready(()),
                 }
             }
         })

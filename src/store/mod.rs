@@ -20,6 +20,7 @@
 mod append;
 mod blocks;
 mod error;
+mod excess;
 mod holds;
 mod notes;
 mod open;
@@ -32,17 +33,20 @@ mod streams;
 mod text;
 mod tokens;
 mod trim;
+mod untold;
 mod vacuum;
 
 pub use append::{Appender, IdKey, Known, Origins};
 pub use error::{CommitError, OpenError, StoreError};
+pub use excess::{Excess, Shares};
 pub use holds::{HeldStream, Hold};
 pub use open::{Opened, StoreSettings, open};
 pub use read::{PageLimits, Store, StoredPage};
-pub use streams::{StreamEnd, StreamTotals};
+pub use streams::{StreamEnd, StreamSize, StreamTotals};
 pub use text::{TextEvents, TextPage};
 pub use tokens::StoredToken;
-pub use trim::{Cause, Excess, Shares, StreamMarks, StreamSize, Trimmed, UntoldTrim};
+pub use trim::{StreamMarks, Trimmed};
+pub use untold::{Cause, UntoldTrim};
 
 use crate::event::{Seq, Timestamp};
 

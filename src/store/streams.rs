@@ -2,6 +2,7 @@
 
 use super::append::LOOKUP_KEYS_MAX;
 use super::read::{from_sql, push_any, push_granted, to_sql};
+use super::trim::stream_name;
 use super::{Appender, Store, StoreError};
 use crate::event::{Pattern, Seq, StreamName, Timestamp};
 use sqlx::sqlite::SqliteRow;
@@ -28,6 +29,19 @@ pub struct StreamTotals {
     pub last_created_at: Option<Arc<str>>,
     /// The event that closed it.
     pub closed_seq: Option<Seq>,
+}
+
+/// What retention needs to know of a stream.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StreamSize {
+    /// The stream.
+    pub name: StreamName,
+    /// Retained events.
+    pub events: u64,
+    /// Their data. *Units*: bytes.
+    pub bytes: u64,
+    /// The oldest of them.
+    pub first_seq: Seq,
 }
 
 /// How a stream ended.
@@ -105,6 +119,33 @@ impl Store {
 }
 
 impl Appender {
+    /// Retained events, and their data in bytes.
+    pub async fn retained(&mut self) -> Result<(u64, u64), StoreError> {
+        let row = sqlx::query("SELECT coalesce(sum(events), 0), coalesce(sum(bytes), 0) FROM streams")
+            .fetch_one(self.connection())
+            .await?;
+        Ok((from_sql(row.try_get(0)?), from_sql(row.try_get(1)?)))
+    }
+
+    /// Streams with retained events, by name: at most so many that follow `after`.
+    pub async fn stream_sizes(&mut self, after: &str, count: usize) -> Result<Vec<StreamSize>, StoreError> {
+        let query = sqlx::query(
+            "SELECT name, events, bytes, first_seq FROM streams WHERE name > ? ORDER BY name LIMIT ?",
+        );
+        let rows =
+            query.bind(after.to_owned()).bind(to_sql(count as u64)).fetch_all(self.connection()).await?;
+        rows.iter()
+            .map(|row| {
+                Ok(StreamSize {
+                    name: stream_name(row, 0)?,
+                    events: from_sql(row.try_get(1)?),
+                    bytes: from_sql(row.try_get(2)?),
+                    first_seq: from_sql(row.try_get(3)?),
+                })
+            })
+            .collect()
+    }
+
     /// Those of these streams that are closed. Call it under the lock.
     pub async fn find_ends(
         &mut self,

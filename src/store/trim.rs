@@ -10,12 +10,13 @@
 
 use super::append::Appender;
 use super::blocks::BLOCK_SEQS;
+use super::excess::{Excess, LOOK_SEQS_MAX, TAKE};
 use super::read::{cursor_before, from_sql, to_sql};
-use super::{CommitError, Store, StoreError};
+use super::untold::{Cause, NOTE};
+use super::{CommitError, StoreError};
 use crate::event::{Seq, StreamName, Timestamp};
 use sqlx::sqlite::SqliteRow;
 use sqlx::{AssertSqlSafe, Row};
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
 /// Most events that one step deletes. *Source*: some 2 us each, so that an append waits for a few milliseconds.
@@ -24,52 +25,6 @@ const STEP_EVENTS_MAX: i64 = 1_024;
 const STEP_BYTES_MAX: i64 = 8 << 20;
 /// How many blocks of the index one step looks at for the events of a stream.
 const STEP_BLOCKS_MAX: Seq = 256;
-/// How many seqs a statement of a dry run looks at.
-///
-/// *Source*: about a microsecond each; while a statement runs the WAL cannot be reset.
-const LOOK_SEQS_MAX: Seq = 16_384;
-
-/// What is to go: the oldest events, as long as any of these says so. In a trim that goes in steps it is what is left.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Excess {
-    /// Every event up to this seq.
-    pub through: Seq,
-    /// The oldest so many.
-    pub events: u64,
-    /// The oldest that hold so much data together. *Units*: bytes.
-    pub bytes: u64,
-}
-
-impl Excess {
-    /// What is left of it when these have gone.
-    pub fn less(self, events: u64, bytes: u64) -> Self {
-        Self {
-            events: self.events.saturating_sub(events),
-            bytes: self.bytes.saturating_sub(bytes),
-            through: self.through,
-        }
-    }
-}
-
-/// Why something is trimmed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Cause {
-    /// Somebody asked for it.
-    Request,
-    /// Retention does not keep it.
-    Retention,
-}
-
-impl Cause {
-    /// As it stands in the table and in events.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Request => "request",
-            Self::Retention => "retention",
-        }
-    }
-}
-
 /// What a step of a trim has deleted.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Trimmed {
@@ -87,21 +42,6 @@ pub struct Trimmed {
     pub is_held: bool,
 }
 
-/// What was trimmed and is still to be told.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct UntoldTrim {
-    /// Of this stream only.
-    pub stream: Option<StreamName>,
-    /// The first seq that was deleted.
-    pub from: Seq,
-    /// The last one.
-    pub through: Seq,
-    /// How many events, those of `evertail` itself aside.
-    pub events: u64,
-    /// Their data. *Units*: bytes.
-    pub bytes: u64,
-}
-
 /// Which events single streams have lost.
 #[derive(Debug, Clone, Default)]
 pub struct StreamMarks {
@@ -110,26 +50,6 @@ pub struct StreamMarks {
     /// Up to where each of them is trimmed, where that is beyond the trim of the whole log.
     pub trimmed_seqs: Vec<(StreamName, Seq)>,
 }
-
-/// What retention needs to know of a stream.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct StreamSize {
-    /// The stream.
-    pub name: StreamName,
-    /// Retained events.
-    pub events: u64,
-    /// Their data. *Units*: bytes.
-    pub bytes: u64,
-    /// The oldest of them.
-    pub first_seq: Seq,
-}
-
-/// The events that go, of those that `candidates` gives: `seq`, `stream` and `size` of the oldest, in order, `?1` to `?3`
-/// being the [`Excess`]. Always a prefix of the candidates, since each part of the excess is one.
-const TAKE: &str = " SELECT seq, stream, size FROM (
-        SELECT seq, stream, size, row_number() OVER oldest_first AS number, sum(size) OVER oldest_first AS total
-        FROM candidates WINDOW oldest_first AS (ORDER BY seq ROWS UNBOUNDED PRECEDING))
-    WHERE (seq <= ?1 OR number <= ?2 OR total - size < ?3)";
 
 /// The candidates of a step of the whole log end with a block of the index, which then goes whole.
 const OF_LOG: &str = "WITH candidates AS (
@@ -209,12 +129,6 @@ const STEP_OF_STREAM: &str = "
         stream_trims = stream_trims + 1,
         trimmed_seq = max(trimmed_seq, (SELECT seq - 1 FROM log ORDER BY seq LIMIT 1));
     COMMIT";
-
-const NOTE: &str =
-    "INSERT INTO trims (stream, cause, from_seq, through_seq, events, bytes) VALUES (?, ?, ?, ?, ?, ?)
-    ON CONFLICT DO UPDATE SET
-        from_seq = min(from_seq, excluded.from_seq), through_seq = max(through_seq, excluded.through_seq),
-        events = events + excluded.events, bytes = bytes + excluded.bytes";
 
 /// What a step takes.
 struct Taken {
@@ -397,62 +311,6 @@ impl Appender {
         Ok((from_sql(row.try_get(0)?), from_sql(row.try_get(1)?)))
     }
 
-    /// Retained events, and their data in bytes.
-    pub async fn retained(&mut self) -> Result<(u64, u64), StoreError> {
-        let row = sqlx::query("SELECT coalesce(sum(events), 0), coalesce(sum(bytes), 0) FROM streams")
-            .fetch_one(self.connection())
-            .await?;
-        Ok((from_sql(row.try_get(0)?), from_sql(row.try_get(1)?)))
-    }
-
-    /// Streams with retained events, by name: at most so many that follow `after`.
-    pub async fn stream_sizes(&mut self, after: &str, count: usize) -> Result<Vec<StreamSize>, StoreError> {
-        let query = sqlx::query(
-            "SELECT name, events, bytes, first_seq FROM streams WHERE name > ? ORDER BY name LIMIT ?",
-        );
-        let rows =
-            query.bind(after.to_owned()).bind(to_sql(count as u64)).fetch_all(self.connection()).await?;
-        rows.iter()
-            .map(|row| {
-                Ok(StreamSize {
-                    name: stream_name(row, 0)?,
-                    events: from_sql(row.try_get(1)?),
-                    bytes: from_sql(row.try_get(2)?),
-                    first_seq: from_sql(row.try_get(3)?),
-                })
-            })
-            .collect()
-    }
-
-    /// What was trimmed for this cause and is not told yet; forgotten with this, so tell it in the same transaction.
-    /// Call it under the lock.
-    pub async fn take_untold(&mut self, cause: Cause) -> Result<Vec<UntoldTrim>, CommitError> {
-        let rows = sqlx::query(
-            "DELETE FROM trims WHERE cause = ? AND events > 0
-             RETURNING stream, from_seq, through_seq, events, bytes",
-        )
-        .bind(cause.as_str())
-        .fetch_all(self.connection())
-        .await?;
-        let untold = rows.iter().map(|row| {
-            let stream = stream_name(row, 0)?;
-            Ok(UntoldTrim {
-                stream: Some(stream).filter(|stream| !stream.as_str().is_empty()),
-                from: from_sql(row.try_get(1)?),
-                through: from_sql(row.try_get(2)?),
-                events: from_sql(row.try_get(3)?),
-                bytes: from_sql(row.try_get(4)?),
-            })
-        });
-        untold.collect::<Result<_, StoreError>>().map_err(CommitError::Failed)
-    }
-
-    /// Whether something was trimmed for this cause and is not told yet.
-    pub async fn has_untold(&mut self, cause: Cause) -> Result<bool, StoreError> {
-        let sql = "SELECT EXISTS (SELECT 1 FROM trims WHERE cause = ? AND events > 0)";
-        Ok(sqlx::query_scalar(sql).bind(cause.as_str()).fetch_one(self.connection()).await?)
-    }
-
     /// As [`super::Store::cursor_before`], on the connection of the writer, which waits for no reader.
     pub async fn cursor_before(&mut self, time: Timestamp, first: Seq, last: Seq) -> Result<Seq, StoreError> {
         cursor_before(self.connection(), time, first, last).await
@@ -470,52 +328,6 @@ impl Appender {
 
 type SqliteQuery<'q> = sqlx::query::Query<'q, sqlx::Sqlite, sqlx::sqlite::SqliteArguments>;
 
-/// Events and the bytes of their data, by stream.
-pub type Shares = BTreeMap<StreamName, (u64, u64)>;
-
-impl Store {
-    /// What a trim of `after < seq <= through` would delete, by stream, and the last seq of it. Holds are not looked at.
-    ///
-    /// Looks at each event, in bounded statements. *Cancel safety*: safe.
-    pub async fn excess_of(
-        &self,
-        stream: Option<&StreamName>,
-        mut excess: Excess,
-        after: Seq,
-        through: Seq,
-    ) -> Result<(Shares, Seq), StoreError> {
-        let of_stream = if stream.is_some() { "AND stream = ?6" } else { "" };
-        let sql = format!(
-            "WITH candidates AS (
-                 SELECT seq, stream, coalesce(octet_length(data), 0) AS size FROM log
-                 WHERE seq > ?4 AND seq <= ?5 {of_stream})
-             SELECT stream, count(*), sum(size), max(seq) FROM ({TAKE}) GROUP BY stream"
-        );
-        let (mut shares, mut from, mut last) = (Shares::new(), after, 0);
-        while from < through && (excess.through > from || excess.events > 0 || excess.bytes > 0) {
-            let to = (from + LOOK_SEQS_MAX).min(through);
-            let mut query = sqlx::query(AssertSqlSafe(sql.as_str()))
-                .bind(to_sql(excess.through))
-                .bind(to_sql(excess.events))
-                .bind(to_sql(excess.bytes))
-                .bind(to_sql(from))
-                .bind(to_sql(to));
-            if let Some(stream) = stream {
-                query = query.bind(stream.shared());
-            }
-            for row in query.fetch_all(self.pool()).await? {
-                let (events, bytes) = (from_sql(row.try_get(1)?), from_sql(row.try_get(2)?));
-                let share = shares.entry(stream_name(&row, 0)?).or_default();
-                *share = (share.0 + events, share.1 + bytes);
-                excess = excess.less(events, bytes);
-                last = last.max(from_sql(row.try_get(3)?));
-            }
-            from = to;
-        }
-        Ok((shares, last))
-    }
-}
-
-fn stream_name(row: &SqliteRow, column: usize) -> Result<StreamName, StoreError> {
+pub(super) fn stream_name(row: &SqliteRow, column: usize) -> Result<StreamName, StoreError> {
     Ok(StreamName::stored(Arc::from(row.try_get::<&str, _>(column)?)))
 }

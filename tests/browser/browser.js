@@ -31,7 +31,7 @@ export function useBrowser() {
 
 /** A tab with nothing in common with any other, closed with the test `t`. */
 export async function openTab(t) {
-  const context = await browser.newContext();
+  const context = await browser.newContext({ ignoreHTTPSErrors: true });
   t.after(() => context.close());
   const page = await context.newPage();
   page.setDefaultTimeout(WAIT_MILLISECONDS);
@@ -87,6 +87,17 @@ export async function watchStatuses(page, prefix) {
   });
   session.on('Network.responseReceivedExtraInfo', ({ requestId, statusCode }) => answered.set(requestId, statusCode));
   return () => [...watched].map((requestId) => answered.get(requestId)).filter((status) => status);
+}
+
+/** The protocol and the connection of each event stream of a tab, growing. */
+export async function watchConnections(page) {
+  const session = await page.context().newCDPSession(page);
+  await session.send('Network.enable');
+  const connections = [];
+  session.on('Network.responseReceived', ({ type, response }) => {
+    if (type === 'EventSource') connections.push({ protocol: response.protocol, id: response.connectionId });
+  });
+  return connections;
 }
 
 /** Whatever a tab complains about: errors on its console, exceptions, violations of its content security policy. */

@@ -2,7 +2,8 @@
 // process id whatever happens to the test.
 
 import { spawn, execFileSync } from 'node:child_process';
-import { mkdtempSync, rmSync } from 'node:fs';
+import { mkdtempSync, readFileSync, rmSync } from 'node:fs';
+import { request } from 'node:https';
 import { createServer } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -26,11 +27,28 @@ export class Server {
     return server;
   }
 
+  /** The same over https, with a certificate that it signed itself. */
+  static async startSecure(t, settings = {}) {
+    const server = new Server(await freePort(), settings);
+    t.after(() => server.kill().finally(() => rmSync(server.folder, { recursive: true })));
+    const certificate = join(server.folder, 'certificate.pem');
+    const key = join(server.folder, 'key.pem');
+    const names = ['-subj', '/CN=localhost', '-addext', 'subjectAltName=DNS:localhost,IP:127.0.0.1'];
+    const kind = ['-newkey', 'ec', '-pkeyopt', 'ec_paramgen_curve:prime256v1', '-nodes'];
+    execFileSync('openssl', ['req', '-x509', ...kind, '-keyout', key, '-out', certificate, ...names], { stdio: 'pipe' });
+    Object.assign(server.settings, { EVERTAIL_TLS_CERTIFICATE: certificate, EVERTAIL_TLS_KEY: key });
+    server.ca = readFileSync(certificate);
+    server.page = server.page.replace('http:', 'https:');
+    server.api = server.api.replace('http:', 'https:');
+    await server.start();
+    return server;
+  }
+
   constructor(port, settings) {
     this.folder = mkdtempSync(join(tmpdir(), 'evertail-browser-'));
     this.file = join(this.folder, 'evertail.db');
     this.port = port;
-    this.settings = settings;
+    this.settings = { ...settings };
     this.child = null;
     // What a page writes: the seed's page says localhost, not 127.0.0.1.
     this.api = `http://localhost:${port}/api/v1`;
@@ -89,11 +107,12 @@ export class Server {
 
   /** Appends as `curl -d` does, with a form content type; returns the receipt. */
   async append(event, stream = 'audits') {
-    const response = await fetch(`http://127.0.0.1:${this.port}/api/v1/${stream}`, {
-      method: 'POST',
-      headers: { 'content-type': 'application/x-www-form-urlencoded' },
-      body: JSON.stringify(event),
-    });
+    const headers = { 'content-type': 'application/x-www-form-urlencoded' };
+    const options = { method: 'POST', headers };
+    const body = JSON.stringify(event);
+    const response = this.ca
+      ? await fetchSecure(`${this.api}/${stream}`, { ...options, ca: this.ca }, body)
+      : await fetch(`http://127.0.0.1:${this.port}/api/v1/${stream}`, { ...options, body });
     const answer = await response.json();
     if (!response.ok) throw new Error(`${response.status}: ${JSON.stringify(answer)}`);
     return answer;
@@ -116,6 +135,18 @@ export class Server {
       return { ...event, ...(id !== null && { id }), ...(data !== null && { data: JSON.parse(data) }) };
     });
   }
+}
+
+/** What `fetch` cannot: trust one certificate. */
+function fetchSecure(url, options, body) {
+  return new Promise((resolve, reject) => {
+    const sending = request(url, options, async (response) => {
+      const chunks = await response.toArray();
+      resolve(new Response(Buffer.concat(chunks), { status: response.statusCode }));
+    });
+    sending.on('error', reject);
+    sending.end(body);
+  });
 }
 
 /**

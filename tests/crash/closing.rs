@@ -12,7 +12,7 @@ const PRODUCERS: usize = 4;
 /// Opens streams of this producer one after the other, each with two events and a close, until the server is gone.
 /// Returns which close was acked with which seq.
 async fn produce(base: String, name: String) -> BTreeMap<String, i64> {
-    let client = reqwest::Client::builder().no_proxy().build().unwrap();
+    let client = crate::load::http_client();
     let mut acked = BTreeMap::new();
     for number in 0.. {
         let stream = format!("{name}.{number}");

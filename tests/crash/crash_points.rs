@@ -46,7 +46,7 @@ async fn a_first_start_that_is_killed_anywhere_leaves_a_file_that_starts() {
             assert!(when < POINTS_MAX, "it is killed without end");
             points += 1;
             let server = Launch::new(&place.file()).start().await;
-            let http = reqwest::Client::new();
+            let http = crate::load::http_client();
             let request = Request::one(load::event("audits", "message", None, 0));
             match request.send(&http, &server.base).await {
                 Answer::Acked { receipts, .. } => assert_eq!(receipts[0].seq, 1, "killed at {call} {when}"),
@@ -106,7 +106,7 @@ async fn post_batch(base: &str) -> bool {
     let event =
         |_| load::event("audits", "message", Some(format!("{:x}", rand::random::<u64>())), BATCH_PADDING);
     let request = Request::batch((0..BATCH).map(event).collect());
-    match request.send(&reqwest::Client::new(), base).await {
+    match request.send(&crate::load::http_client(), base).await {
         Answer::Acked { receipts, .. } => receipts.len() == BATCH,
         Answer::None => false,
         other => panic!("{other:?}"),

@@ -69,7 +69,7 @@ struct Open {
 
 impl EventSource {
     pub(crate) fn new(url: String) -> Self {
-        Self { http: reqwest::Client::new(), url, cursor: None, open: None }
+        Self { http: crate::load::http_client(), url, cursor: None, open: None }
     }
 
     /// Drops the connection, as a laptop does that is shut.

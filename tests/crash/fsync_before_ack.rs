@@ -66,7 +66,7 @@ async fn what_a_killed_server_left_unsynced_is_made_durable_before_it_is_shown()
     drop(Launch::new(&place.file()).start().await);
     let kill = strace(&out, &["-e", "trace=fsync", "-e", "inject=fsync:signal=SIGKILL:when=12"]);
     let mut server = Launch::new(&place.file()).under(kill).start().await;
-    let http = reqwest::Client::new();
+    let http = crate::load::http_client();
     let mut posted = 0;
     while let Answer::Acked { .. } = request(&[posted]).send(&http, &server.base).await {
         posted += 1;
@@ -109,7 +109,7 @@ fn request(numbers: &[usize]) -> Request {
 
 /// Posts events with these marks as their ids, and returns the marks once they are acked.
 async fn post(base: &str, numbers: &[usize]) -> Vec<String> {
-    let http = reqwest::Client::new();
+    let http = crate::load::http_client();
     match request(numbers).send(&http, base).await {
         Answer::Acked { status: 201, .. } => numbers.iter().map(|number| mark(*number)).collect(),
         other => panic!("{other:?}"),
@@ -120,6 +120,6 @@ async fn post(base: &str, numbers: &[usize]) -> Vec<String> {
 async fn read_stream(base: String, limit: u64) {
     let url = format!("{base}/api/v1/audits?after=0&limit={limit}");
     let response =
-        reqwest::Client::new().get(url).header("accept", "text/event-stream").send().await.unwrap();
+        crate::load::http_client().get(url).header("accept", "text/event-stream").send().await.unwrap();
     response.bytes().await.unwrap();
 }

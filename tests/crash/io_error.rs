@@ -79,7 +79,7 @@ async fn acking_ends(injection: Injection) {
     let base = server.base.clone();
     let ledger = Ledger::default();
     let readers = Reader::start_each(&base, &READERS, &ledger).await;
-    let http = reqwest::Client::new();
+    let http = crate::load::http_client();
     let load = Load::start(&base, &ledger, &[Manner::Single, Manner::Batch, Manner::Anonymous, Manner::Text]);
     let mut large = 0;
     until("the error is met", async || {

@@ -117,7 +117,7 @@ async fn check_what_is_new(file: &Path, checked: u64, ledger: &Ledger) -> u64 {
 
 /// One last event for every selection.
 async fn post_to_every_reader(base: &str, ledger: &Ledger) {
-    let http = reqwest::Client::new();
+    let http = crate::load::http_client();
     for (index, stream) in STREAMS.iter().enumerate() {
         for r#type in ["user.login", "order.made"] {
             let id = format!("last-{index}-{}", r#type);

@@ -76,7 +76,7 @@ impl Load {
 }
 
 async fn produce(manner: Manner, name: String, base: String, ledger: Ledger, phase: watch::Receiver<Phase>) {
-    let http = reqwest::Client::new();
+    let http = http_client();
     let mut count = 0;
     while *phase.borrow() == Phase::Run {
         count += 1;
@@ -226,7 +226,7 @@ pub(crate) async fn page(base: &str, query: &str) -> Vec<Stored> {
     struct Page {
         events: Vec<Box<RawValue>>,
     }
-    let request = reqwest::Client::new().get(format!("{base}/api/v1/events?{query}"));
+    let request = http_client().get(format!("{base}/api/v1/events?{query}"));
     let response = in_time(request.header("accept", "application/json").send()).await.unwrap();
     assert_eq!(response.status(), 200);
     let page: Page = serde_json::from_slice(&in_time(response.bytes()).await.unwrap()).unwrap();
@@ -271,4 +271,10 @@ fn json(event: &Posted, is_stream_named: bool) -> String {
 
 fn any(names: &[&'static str]) -> &'static str {
     names[rand::random_range(0..names.len())]
+}
+
+/// A client, which is made with cryptography even where it speaks plain HTTP.
+pub(crate) fn http_client() -> reqwest::Client {
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    reqwest::Client::new()
 }

@@ -14,6 +14,7 @@
 //! | `cli` | `evertail append` and `evertail tail` as processes, also across a kill -9 |
 //! | `admin` | `evertail trim` and `evertail hold`, also across a kill -9 |
 //! | `transfer` | `evertail export` and `evertail import`: the same events in the same order |
+//! | `https` | the server with a certificate, and the client commands over it |
 //! | `descriptors` | a low descriptor limit bounds the connections and not the service |
 //!
 //! The rest is the harness: `server` runs the process, `load` posts to it, `event_source` and `reader` read from it the
@@ -31,6 +32,7 @@ mod disk_full;
 mod event_source;
 mod fsync_before_ack;
 mod graceful_stop;
+mod https;
 mod io_error;
 mod kill_nine;
 mod ledger;

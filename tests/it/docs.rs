@@ -1,6 +1,8 @@
 //! Every curl line of the documents, run as it stands there against a real server.
 
 use crate::server::{Server, within};
+use evertail::client::Client;
+use evertail::http::{Tls, TlsFiles};
 use std::process::Stdio;
 use tokio::io::AsyncReadExt;
 use tokio::process::Command;
@@ -66,4 +68,40 @@ async fn every_curl_line_of_the_documents_does_what_it_says() {
             }
         }
     }
+}
+
+/// The first command in the blocks of shell of a document that begins with this word, with the lines it goes on in.
+fn command<'a>(document: &'a str, word: &str) -> &'a str {
+    let at = document.find(&format!("\n{word} ")).unwrap() + 1;
+    let mut end = at;
+    for line in document[at..].split_inclusive('\n') {
+        end += line.len();
+        if !line.ends_with("\\\n") {
+            break;
+        }
+    }
+    document[at..end].trim_end()
+}
+
+#[tokio::test]
+async fn certificate_of_the_documents_is_served_and_trusted() {
+    let document = include_str!("../../docs/tls.md");
+    let folder = tempfile::tempdir().unwrap();
+    let run = async |line: &str| {
+        let mut shell = Command::new("sh");
+        shell.args(["-c", line]).current_dir(folder.path()).kill_on_drop(true);
+        let output = within(line, shell.output()).await.unwrap();
+        assert!(output.status.success(), "{line}: {}", String::from_utf8_lossy(&output.stderr));
+    };
+    run(command(document, "openssl")).await;
+    let (certificate, key) = (folder.path().join("certificate.pem"), folder.path().join("key.pem"));
+    let pem = std::fs::read(&certificate).unwrap();
+    let tls = Tls::load(TlsFiles { certificate, key }).unwrap();
+    let server = Server::start_with(|settings| settings.connections.tls = Some(tls)).await;
+    let localhost = format!("localhost:{}", server.address.port());
+    let curl = command(document, "curl").replace("localhost:8888", &localhost);
+    run(&curl.replacen("curl", "curl -sS --fail-with-body --noproxy '*'", 1)).await;
+    let client = Client::over_tls(&format!("https://{localhost}"), Some(&pem)).unwrap();
+    within("the ack", client.append("a", "application/json", b"{}".to_vec())).await.unwrap();
+    assert_eq!(server.table().await.len(), 2);
 }

@@ -12,6 +12,7 @@
 //! | `docs` | every curl line of the documents |
 //! | `bench` | the load generator, and that it finds what a server does wrong |
 //! | `slow` | clients that send or read slowly or not at all |
+//! | `tls`, `http2` | certificates and handshakes; many streams on one connection, and who abuses it |
 //! | `regression` | one test for each bug there was |
 //!
 //! Tests wait for conditions. A time-out in here only ends a test that hangs.
@@ -23,6 +24,7 @@ mod cloudevents;
 mod dialect;
 mod docs;
 mod errors;
+mod http2;
 mod malformed;
 mod pages;
 mod raw;
@@ -35,3 +37,4 @@ mod slow;
 mod stream;
 mod streams;
 mod table;
+mod tls;

@@ -2,24 +2,32 @@
 //! of each at a time, so that appends wait for no more.
 
 use super::{Failure, Writer, refuse};
-use crate::event::StreamName;
+use crate::event::{Origin, StreamName};
 use crate::log::AppendError;
 use crate::log::trim::{Done, Trim};
 use crate::store::{Cause, CommitError, Excess, Trimmed};
 use std::error::Error;
+use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::Instant;
 
 /// Retention is told of by events at most so often: what goes a little at a time would else leave a trail as long.
 const TOLD_EVERY: Duration = Duration::from_secs(60);
+/// How long after it was not possible telling is tried again.
+const TELL_AGAIN: Duration = Duration::from_secs(1);
+/// Streams that retention looks at in one step.
+const WALK_STREAMS: usize = 256;
 /// How often is looked for space to give back.
 const SPACE_LOOK: Duration = Duration::from_secs(10);
 
-/// What retention has trimmed and not told yet.
+/// What was trimmed and is not told yet.
 #[derive(Debug, Default)]
 pub(super) struct Untold {
+    /// Since when retention has trimmed something.
     since: Option<Instant>,
     told_at: Option<Instant>,
+    /// What was asked for could not be told at once; when that was tried.
+    request: Option<Instant>,
 }
 
 /// Giving space back.
@@ -35,7 +43,7 @@ impl Writer {
     pub(super) async fn take_up(&mut self) -> Result<(), Failure> {
         let during = |error| ("looking for trims to tell of", CommitError::Failed(error));
         if self.appender.has_untold(Cause::Request).await.map_err(during)? {
-            self.tell(Cause::Request, None, None).await?;
+            self.tell_request(None, None).await?;
         }
         if self.appender.has_untold(Cause::Retention).await.map_err(during)? {
             self.untold.since = Some(Instant::now());
@@ -93,6 +101,9 @@ impl Writer {
         let trimmed = match self.step(trim.stream.as_ref(), trim.excess, Cause::Request).await? {
             Ok(trimmed) => trimmed,
             Err(refusal) => {
+                if trim.done.events > 0 {
+                    self.tell_request(trim.reason.as_deref(), trim.origin.take()).await?;
+                }
                 let _ = trim.reply.send(Err(refusal));
                 return Ok(());
             }
@@ -111,9 +122,20 @@ impl Writer {
             return Ok(());
         }
         if trim.done.events > 0 {
-            self.tell(Cause::Request, trim.reason.as_deref(), trim.origin.take()).await?;
+            self.tell_request(trim.reason.as_deref(), trim.origin.take()).await?;
         }
         let _ = trim.reply.send(Ok(trim.done));
+        Ok(())
+    }
+
+    /// Tells of what was asked for, or tries again later.
+    async fn tell_request(
+        &mut self,
+        reason: Option<&str>,
+        origin: Option<Arc<Origin>>,
+    ) -> Result<(), Failure> {
+        let is_told = self.tell(Cause::Request, reason, origin).await?;
+        self.untold.request = (!is_told).then(Instant::now);
         Ok(())
     }
 
@@ -136,10 +158,12 @@ impl Writer {
         } else if let Some(after) = self.keeper.walked_to() {
             let sizes = self.appender.stream_sizes(after, WALK_STREAMS).await;
             self.keeper.walk(sizes.map_err(|error| ("looking at the streams", error.into()))?);
+        } else if self.untold.request.is_some_and(|tried_at| now >= tried_at + TELL_AGAIN) {
+            self.tell_request(None, None).await?;
         } else if let Some(since) = self.untold.since {
             let is_time = |at: Option<Instant>| at.is_none_or(|at| now >= at + TOLD_EVERY);
             if is_time(self.untold.told_at) && (!self.has_trims() || is_time(Some(since))) {
-                self.untold = Untold { since: None, told_at: Some(now) };
+                (self.untold.since, self.untold.told_at) = (None, Some(now));
                 if !self.tell(Cause::Retention, None, None).await? {
                     self.untold.since = Some(since);
                 }
@@ -208,6 +232,3 @@ impl Writer {
         self.space.has_more
     }
 }
-
-/// Streams that retention looks at in one step.
-const WALK_STREAMS: usize = 256;
