@@ -94,7 +94,10 @@ impl Jwts {
         let (append, read) = match (patterns(&evertail.append), patterns(&evertail.read)) {
             (Ok(append), Ok(read)) => (append, read),
             _ => {
-                tracing::debug!(reason = "its claim evertail names no streams", "a JSON Web Token was refused");
+                tracing::debug!(
+                    reason = "its claim evertail names no streams",
+                    "a JSON Web Token was refused"
+                );
                 return Err(Refused::Invalid);
             }
         };

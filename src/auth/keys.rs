@@ -49,7 +49,9 @@ pub enum KeyError {
         source: std::io::Error,
     },
     /// It holds nothing that verifies a token.
-    #[error("{place} holds no key: {what}; give it a public key in PEM, a secret of 32 bytes or more, or a JWKS")]
+    #[error(
+        "{place} holds no key: {what}; give it a public key in PEM, a secret of 32 bytes or more, or a JWKS"
+    )]
     None {
         /// Where.
         place: String,
@@ -205,10 +207,8 @@ pub(super) fn is_found<'k>(keys: &'k [Key], id: Option<&str>) -> Option<&'k Key>
 
 impl Fetched {
     async fn fetch(&self) -> Result<Vec<Key>, KeyError> {
-        let failed = |source: reqwest::Error| KeyError::Fetch {
-            url: self.url.clone(),
-            source: source.without_url(),
-        };
+        let failed =
+            |source: reqwest::Error| KeyError::Fetch { url: self.url.clone(), source: source.without_url() };
         let response = self.http.get(&self.url).header("accept", "application/json").send().await;
         let mut response = response.and_then(reqwest::Response::error_for_status).map_err(failed)?;
         let none = |what| KeyError::None { place: self.url.clone(), what };
@@ -256,9 +256,14 @@ fn single(bytes: &[u8]) -> Result<Key, &'static str> {
 fn set(bytes: &[u8], with_secrets: bool) -> Result<Vec<Key>, &'static str> {
     let set: Set = serde_json::from_slice(bytes).map_err(|_| "it is no JWKS")?;
     let jwks = set.keys.into_iter().filter_map(|key| serde_json::from_value::<Jwk>(key).ok());
-    let keys = jwks.filter_map(|jwk| of_set(&jwk)).filter(|key| with_secrets || key.algorithm != Algorithm::HS256);
+    let keys =
+        jwks.filter_map(|jwk| of_set(&jwk)).filter(|key| with_secrets || key.algorithm != Algorithm::HS256);
     let keys: Vec<Key> = keys.take(KEYS_MAX).collect();
-    if keys.is_empty() { Err("no key of it is for RS256, ES256, EdDSA or, in a file, HS256") } else { Ok(keys) }
+    if keys.is_empty() {
+        Err("no key of it is for RS256, ES256, EdDSA or, in a file, HS256")
+    } else {
+        Ok(keys)
+    }
 }
 
 /// A key of a set, if it is of a kind that is used here.

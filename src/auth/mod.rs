@@ -1,6 +1,6 @@
 //! Who may do what: credentials in, an [`Identity`] with its [`Grants`] out.
 //!
-//! Layer L2, beside `log`, whose file keeps the tokens. May import `event` and `log`; knows no HTTP but the client that
+//! Layer L2, beside `log`, whose file keeps the tokens. May import `event`, `log` and `wire`; knows no HTTP but the client that
 //! fetches keys.
 //!
 //! | file | holds |
@@ -26,7 +26,7 @@ mod verify;
 pub use grant::{Grants, GrantsError};
 pub use identity::{Identity, Refused};
 pub use keys::{KeyError, KeySource};
-pub use token::{Secret, TokenDraft};
+pub use token::{Secret, TokenDraft, all_shown, shown};
 
 use crate::event::{Pattern, StreamName, Timestamp};
 use crate::log::{Log, TokenTable};

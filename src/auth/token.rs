@@ -4,8 +4,9 @@
 //! slow function would be a lever for who sends bad tokens. *Source*: facts on libraries, `docs/security.md`.
 
 use super::grant::Grants;
-use crate::event::Timestamp;
-use crate::log::StoredToken;
+use crate::event::{Pattern, Timestamp};
+use crate::log::{StoredToken, TokenTable};
+use crate::wire::admin::{TokenJson, TokensJson};
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use ring::digest::{SHA256, digest};
@@ -24,7 +25,8 @@ pub struct Secret(String);
 
 impl Secret {
     /// The text that whoever made it is shown.
-    pub fn expose(&self) -> &str {
+    #[cfg(test)]
+    fn expose(&self) -> &str {
         &self.0
     }
 }
@@ -72,6 +74,30 @@ impl TokenDraft {
     }
 }
 
+/// A token as it is shown; with its secret only when it was made just now.
+pub fn shown(token: &StoredToken, secret: Option<&Secret>) -> TokenJson {
+    let texts = |patterns: &[Pattern]| patterns.iter().map(Pattern::to_string).collect();
+    let time = |time: Option<Timestamp>| time.map(|time| time.to_string());
+    TokenJson {
+        token: secret.map(|secret| secret.0.clone()),
+        id: token.id.to_string(),
+        name: token.name.to_string(),
+        append: texts(&token.append),
+        read: texts(&token.read),
+        admin: token.admin,
+        created_at: token.created_at.to_string(),
+        expires_at: time(token.expires_at),
+        revoked_at: time(token.revoked_at),
+    }
+}
+
+/// All tokens as they are shown, the oldest first.
+pub fn all_shown(table: &TokenTable) -> TokensJson {
+    let mut tokens: Vec<&StoredToken> = table.values().collect();
+    tokens.sort_by(|a, b| (a.created_at, &a.id).cmp(&(b.created_at, &b.id)));
+    TokensJson { tokens: tokens.into_iter().map(|token| shown(token, None)).collect() }
+}
+
 /// Whether a text is meant as a token of ours.
 pub(super) fn is_token(text: &str) -> bool {
     text.starts_with(PREFIX)
@@ -117,7 +143,8 @@ mod tests {
     fn what_has_not_the_form_of_a_token_is_none() {
         let (secret, _) = draft().make().unwrap();
         let text = secret.expose();
-        for bad in ["", "evt_", "evt__", "evt_a_b", &text[..text.len() - 1], &format!("{text}A"), &text[4..]] {
+        for bad in ["", "evt_", "evt__", "evt_a_b", &text[..text.len() - 1], &format!("{text}A"), &text[4..]]
+        {
             assert!(read(bad).is_none(), "{bad}");
         }
     }

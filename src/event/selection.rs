@@ -142,7 +142,11 @@ mod tests {
     fn what_is_not_granted_is_not_wanted() {
         let selection = |streams: &[&str], granted: Option<&[&str]>| {
             let parse = |texts: &[&str]| texts.iter().map(|text| Pattern::parse(text).unwrap()).collect();
-            Selection { streams: parse(streams), granted: granted.map(|g| Arc::from(parse(g))), ..Selection::all() }
+            Selection {
+                streams: parse(streams),
+                granted: granted.map(|g| Arc::from(parse(g))),
+                ..Selection::all()
+            }
         };
         let wants = |selection: &Selection, stream: &str| {
             selection.matches_names(&StreamName::parse(stream).unwrap(), &EventType::message())
@@ -154,6 +158,10 @@ mod tests {
         assert!(!wants(&selection(&[], Some(&[])), "a"), "an empty list grants nothing");
         assert!(wants(&selection(&[], None), "a"));
         assert_eq!(selection(&["a"], Some(&["a"])).one_stream(), Some("a"));
-        assert_eq!(selection(&["a"], Some(&["b"])).one_stream(), None, "nothing is told of what may not be read");
+        assert_eq!(
+            selection(&["a"], Some(&["b"])).one_stream(),
+            None,
+            "nothing is told of what may not be read"
+        );
     }
 }

@@ -28,6 +28,7 @@ use hyper_util::rt::TokioIo;
 use std::convert::Infallible;
 use std::future::{Future, pending, poll_fn};
 use std::io;
+use std::net::IpAddr;
 use std::pin::{Pin, pin};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
@@ -63,6 +64,7 @@ pub(super) async fn serve(
     mut stopping: watch::Receiver<bool>,
 ) -> Result<(), Broken> {
     let since = Instant::now();
+    let peer = socket.peer_addr()?.ip();
     let socket = match &settings.tls {
         None => Socket::Plain(socket),
         Some(tls) => {
@@ -76,14 +78,15 @@ pub(super) async fn serve(
             match shaken? {
                 Some(socket) if socket.get_ref().1.alpn_protocol() == Some(b"h2") => {
                     let socket = Socket::Tls(Box::new(socket));
-                    return Box::pin(http2::serve(socket, service, settings, places, stopping, since)).await;
+                    return Box::pin(http2::serve(socket, peer, service, settings, places, stopping, since))
+                        .await;
                 }
                 Some(socket) => Socket::Tls(Box::new(socket)),
                 None => return Ok(()),
             }
         }
     };
-    serve_http1(socket, service, settings, stopping, since).await
+    serve_http1(socket, peer, service, settings, stopping, since).await
 }
 
 /// The start of TLS; `None` for a client that does not speak it, and has been told.
@@ -102,6 +105,7 @@ async fn handshake(tls: &Tls, mut socket: TcpStream) -> Result<Option<TlsStream<
 
 async fn serve_http1(
     socket: Socket,
+    peer: IpAddr,
     service: Service,
     settings: Arc<ConnectionSettings>,
     stopping: watch::Receiver<bool>,
@@ -109,7 +113,7 @@ async fn serve_http1(
 ) -> Result<(), Broken> {
     let handle = settings.streams.clone();
     // In a box of its own, so that a stream does not carry along the room that its request needed.
-    match Box::pin(requests(socket, service, settings, stopping, since)).await? {
+    match Box::pin(requests(socket, peer, service, settings, stopping, since)).await? {
         Some((socket, Opened { version, response })) => {
             // Aborts the stream when this task is aborted.
             let mut streams = JoinSet::new();
@@ -136,6 +140,7 @@ struct Opened {
 /// Serves requests until the connection ends, or one opens an event stream.
 async fn requests(
     socket: Socket,
+    peer: IpAddr,
     service: Service,
     settings: Arc<ConnectionSettings>,
     mut stopping: watch::Receiver<bool>,
@@ -153,7 +158,7 @@ async fn requests(
         }
         async move {
             let version = request.version();
-            let (head, body) = service.answer(request).await.into_parts();
+            let (head, body) = service.answer(request, peer).await.into_parts();
             match body {
                 AnswerBody::Whole(body) => {
                     Ok::<_, Infallible>(Response::from_parts(head, Serving { body, _end: end }))

@@ -31,6 +31,7 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use std::cell::Cell;
 use std::convert::Infallible;
 use std::future::{Future, poll_fn};
+use std::net::IpAddr;
 use std::pin::{Pin, pin};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::task::{Context, Poll};
@@ -71,6 +72,7 @@ tokio::task_local! {
 /// more requests are taken, and the connection ends with the last of those that there are.
 pub(super) async fn serve(
     socket: Socket,
+    peer: IpAddr,
     service: Service,
     settings: Arc<ConnectionSettings>,
     places: Arc<Semaphore>,
@@ -87,7 +89,7 @@ pub(super) async fn serve(
     };
     let answering = hyper::service::service_fn({
         let answering =
-            Answering { service, tasks: tasks_seen.clone(), places, streams: settings.streams.clone() };
+            Answering { service, peer, tasks: tasks_seen.clone(), places, streams: settings.streams.clone() };
         let requests = requests.clone();
         move |request| {
             let answering = answering.clone();
@@ -150,6 +152,7 @@ pub(super) async fn serve(
 #[derive(Clone)]
 struct Answering {
     service: Service,
+    peer: IpAddr,
     tasks: Tasks,
     places: Arc<Semaphore>,
     streams: tokio::runtime::Handle,
@@ -159,7 +162,7 @@ impl Answering {
     async fn answer(self, mut request: Request<Incoming>, open: Open) -> Response<Http2Body> {
         request.extensions_mut().insert(OverTls);
         name_host(&mut request);
-        let (mut head, body) = self.service.answer(request).await.into_parts();
+        let (mut head, body) = self.service.answer(request, self.peer).await.into_parts();
         // Says nothing here, and must not be sent (RFC 9113, section 8.2.2).
         head.headers.remove(header::CONNECTION);
         let source = match body {

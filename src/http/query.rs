@@ -1,5 +1,6 @@
 //! The query parameters of the read routes, and the cursor with all the names that clients give it.
 
+use super::access::TICKET;
 use super::{HttpSettings, Problem, ProblemCode, form};
 use crate::event::{Condition, Pattern, Selection, Seq, StreamName, Timestamp};
 use crate::frames::Format;
@@ -41,6 +42,8 @@ pub(super) struct ReadQuery {
     pub(super) before: Option<Seq>,
     /// Newest first; pages only.
     pub(super) is_descending: bool,
+    /// With who appended each event, and from where.
+    pub(super) with_producer: bool,
     /// The parameters that are not the cursor, as given: what a link to the next page repeats.
     pub(super) rest: String,
 }
@@ -78,6 +81,7 @@ pub(super) fn read(
         until: None,
         before: None,
         is_descending: false,
+        with_producer: false,
         rest: String::new(),
     };
     let mut header_cursor = None;
@@ -109,6 +113,8 @@ pub(super) fn read(
                 // A link repeats the time that was meant, not how long ago it was.
                 rest.append_pair(&name, &until.to_string());
             }
+            // Read before anything else, and repeated nowhere.
+            TICKET => {}
             other => {
                 member(&mut read, other, value, stream.is_some())?;
                 rest.append_pair(other, value);
@@ -143,6 +149,7 @@ fn member(read: &mut ReadQuery, name: &str, value: &str, is_one_stream: bool) ->
             "desc" => read.is_descending = true,
             _ => return Err(parameter(name, "must be asc or desc")),
         },
+        "producer" => read.with_producer = flag(name, value)?,
         "format" => {
             read.payload = match value {
                 "event" => Payload::Event,
@@ -163,7 +170,7 @@ fn member(read: &mut ReadQuery, name: &str, value: &str, is_one_stream: bool) ->
             Some(Err(what)) => return Err(parameter(name, what)),
             None => {
                 let known = "after, since, last, before, until, last_event_id, log, limit, order, stream, type, source, \
-                             subject, data (with a member, as in data.actor=alice), format and event";
+                             subject, data (with a member, as in data.actor=alice), format, event and producer";
                 return Err(parameter(name, &format!("is not known; known are {known}")));
             }
         },
@@ -214,6 +221,14 @@ fn cursor(name: &str, value: &str) -> Result<From, Problem> {
                 format!("{name} must be the seq of an event, 0 for the beginning, at most {}", i64::MAX);
             Err(Problem::new(ProblemCode::CursorInvalid, detail).with("parameter", name))
         }
+    }
+}
+
+pub(super) fn flag(name: &str, value: &str) -> Result<bool, Problem> {
+    match value {
+        "true" => Ok(true),
+        "false" => Ok(false),
+        _ => Err(parameter(name, "must be true or false")),
     }
 }
 

@@ -3,25 +3,27 @@
 //! The routes of the log are dispatched here, on hyper's types: at 50,000 requests a second a router's boxes and clones
 //! cost more than the append itself. Everything else is an axum router.
 
+use super::access::{self, Access, ClientAddress};
+use super::guard::{self, OverTls};
+use super::stream::{self as event_stream, EventStream};
 use super::{
-    App, Closing, HttpSettings, Problem, ProblemCode, admin, append, close,
-    guard::{self, OverTls},
-    history, read,
-    stream::EventStream,
-    streams,
+    App, Closing, HttpSettings, Problem, ProblemCode, accept, admin, append, close, history, read, session,
+    streams, tokens,
 };
+use crate::auth::{Auth, Refused};
 use crate::event::{NameError, StreamName};
 use crate::log::Log;
 use axum::Router;
 use axum::body::Body;
-use axum::http::{HeaderName, HeaderValue, Method, Request, Response, header};
+use axum::http::{HeaderName, HeaderValue, Method, Request, Response, header, request};
 use axum::response::IntoResponse;
-use axum::routing::{get, post, put};
+use axum::routing::{delete, get, post, put};
 use futures_util::FutureExt;
 use hyper::body::Incoming;
 use percent_encoding::percent_decode_str;
 use std::convert::Infallible;
 use std::io::Write;
+use std::net::IpAddr;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::sync::OnceLock;
@@ -66,8 +68,15 @@ struct Parts {
 
 impl Service {
     /// The service of this log. `closing` is set once, when the server begins to stop.
-    pub fn new(log: Log, settings: HttpSettings, closing: watch::Receiver<Option<Closing>>) -> Self {
-        let app = App { log, settings: Arc::new(settings), closing };
+    ///
+    /// Without `auth` everyone who reaches it may do everything.
+    pub fn new(
+        log: Log,
+        auth: Option<Auth>,
+        settings: HttpSettings,
+        closing: watch::Receiver<Option<Closing>>,
+    ) -> Self {
+        let app = App { log, settings: Arc::new(settings), closing, auth, access: Access::default() };
         let router = Router::new()
             .route("/", get(read::console))
             .route("/healthz", get(read::healthz))
@@ -75,16 +84,22 @@ impl Service {
             .route("/admin/trim", post(admin::trim))
             .route("/admin/holds", get(admin::holds))
             .route("/admin/holds/{stream}/{name}", put(admin::hold).delete(admin::release))
+            .route("/admin/tokens", get(tokens::list).post(tokens::create))
+            .route("/admin/tokens/{id}", delete(tokens::revoke))
+            .route("/auth/session", post(session::begin).delete(session::end))
+            .route("/auth/tickets", post(session::ticket))
             .fallback(|| async {
                 Problem::new(ProblemCode::RouteNotFound, "the API is at /api/v1/{stream} and /api/v1/events")
             })
-            .method_not_allowed_fallback(|| async { Problem::new(ProblemCode::MethodNotAllowed, ALLOW_SAYS) })
-            .with_state(app.clone());
+            .method_not_allowed_fallback(|| async {
+                Problem::new(ProblemCode::MethodNotAllowed, ALLOW_SAYS)
+            });
         Self(Arc::new(Parts { cors: cors(&app), router, app }))
     }
 
     /// Answers a request, whatever it is.
-    pub(super) async fn answer(&self, request: Request<Incoming>) -> Answer {
+    pub(super) async fn answer(&self, mut request: Request<Incoming>, peer: IpAddr) -> Answer {
+        request.extensions_mut().insert(ClientAddress(peer));
         let began = Instant::now();
         let id = request_id();
         let method = request.method().clone();
@@ -105,6 +120,10 @@ impl Service {
             *answer.body_mut() = AnswerBody::default();
         }
         let headers = answer.headers_mut();
+        if self.0.app.auth.is_some() {
+            // Nor one that is for one credential to another.
+            headers.append(header::VARY, HeaderValue::from_static("authorization, cookie"));
+        }
         // What is served is data, never a page or a script of its own accord.
         headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
         tracing::debug!(
@@ -151,10 +170,56 @@ impl Service {
 
     /// Everything but appending is in a box: the future of a connection is moved for each request, so it must be small.
     async fn dispatch(&self, request: Request<Incoming>) -> Result<Answer, Problem> {
-        let app = &self.0.app;
         let (parts, body) = request.into_parts();
+        match &self.0.app.auth {
+            None => self.route(&self.0.app, parts, body).await,
+            Some(auth) => Box::pin(self.authorised(auth, parts, body)).await,
+        }
+    }
+
+    /// Finds out who asks, and answers on its behalf.
+    async fn authorised(
+        &self,
+        auth: &Auth,
+        parts: request::Parts,
+        body: Incoming,
+    ) -> Result<Answer, Problem> {
+        let app = &self.0.app;
+        let path = parts.uri.path();
+        let route = Route::of(path);
+        let is_public = route.is_none() && !admin::is_route(path) && !path.starts_with("/auth/");
+        if is_public || session::is_end(&parts.method, &parts.uri, &parts.headers) {
+            return self.route(app, parts, body).await;
+        }
+        let is_read = matches!(parts.method, Method::GET | Method::HEAD);
+        let stream = match route {
+            Some(Route::Stream(name)) if is_read => stream_name(name).ok(),
+            _ => None,
+        };
+        let is_event_source = is_read
+            && matches!(route, Some(Route::Log | Route::Stream(_)))
+            && accept::is_event_source(&parts.headers);
+        let access = match Access::of(auth, &parts, stream.as_ref()).await {
+            Ok(access) => access,
+            Err(refusal) => match refusal.reason().filter(|_| is_event_source) {
+                Some(reason) => return Ok(event_stream::refuse(app, reason)),
+                None => return Err(refusal.into()),
+            },
+        };
+        if is_event_source && !access.is_reader() {
+            return Ok(event_stream::refuse(app, access::reason(Refused::Missing)));
+        }
+        if admin::is_route(path) {
+            access.check_admin()?;
+        }
+        let log = app.log.by(access.origin(&parts));
+        self.route(&App { log, access, ..app.clone() }, parts, body).await
+    }
+
+    async fn route(&self, app: &App, parts: request::Parts, body: Incoming) -> Result<Answer, Problem> {
         let Some(route) = Route::of(parts.uri.path()) else {
-            let request = Request::from_parts(parts, Body::new(body));
+            let mut request = Request::from_parts(parts, Body::new(body));
+            request.extensions_mut().insert(app.clone());
             let Ok(answer) = Box::pin(self.0.router.clone().oneshot(request)).await;
             return Ok(answer.map(AnswerBody::Whole));
         };
@@ -247,13 +312,21 @@ fn cors(app: &App) -> CorsLayer {
         }))
         .allow_methods([Method::GET, Method::POST])
         .allow_headers([
+            header::AUTHORIZATION,
             header::CONTENT_TYPE,
             header::CACHE_CONTROL,
             header::IF_MATCH,
             HeaderName::from_static("idempotency-key"),
             HeaderName::from_static("last-event-id"),
         ])
-        .expose_headers([header::LOCATION, header::LINK, header::RETRY_AFTER, history::GAPS, REQUEST_ID])
+        .expose_headers([
+            header::WWW_AUTHENTICATE,
+            header::LOCATION,
+            header::LINK,
+            header::RETRY_AFTER,
+            history::GAPS,
+            REQUEST_ID,
+        ])
         .max_age(Duration::from_secs(3600))
 }
 

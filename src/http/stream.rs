@@ -3,10 +3,12 @@
 //! A native EventSource ends for good on any answer but a 200 event stream. So once a request is well-formed, whatever
 //! must be said is said inside a stream that then ends: the EventSource comes back by itself.
 
+use super::access;
 use super::query::{Payload, ReadQuery};
 use super::service::{Answer, AnswerBody};
 use super::transfer::Transfer;
 use super::{App, Closing, Problem};
+use crate::auth::Refused;
 use crate::event::{EventType, Pattern, Selection, Seq};
 use crate::frames::Format;
 use crate::log::{From, Gap, Log, Reader, ReaderOptions, Reset, Step};
@@ -97,6 +99,7 @@ pub(super) async fn open(app: &App, query: ReadQuery) -> Answer {
         silent_until,
         timer: Box::pin(sleep_until(silent_until)),
         closing: app.closing.clone(),
+        ended: app.access.ended().map(|ended| Box::pin(ended) as Ended),
         is_over: false,
         record: Record { reason: "disconnected", events: 0, bytes: 0 },
     };
@@ -125,6 +128,14 @@ fn unavailable(error: &(dyn std::error::Error + 'static), retry: Duration) -> An
     Problem::read_failed(error);
     let mut out = Vec::new();
     put_notice(&mut out, Closing::Unavailable.reason(), Some(retry));
+    respond(AnswerBody::Whole(Body::from(out)))
+}
+
+/// What an EventSource is answered that may not read: a stream that says why and when to come back, and ends. Any other
+/// answer would end the EventSource for good.
+pub(super) fn refuse(app: &App, reason: &str) -> Answer {
+    let mut out = Vec::new();
+    put_notice(&mut out, reason, Some(random_between(app.settings.retry)));
     respond(AnswerBody::Whole(Body::from(out)))
 }
 
@@ -161,9 +172,14 @@ pub(super) struct EventStream {
     /// Rings at `silent_until` or before; put forward only when it has rung, so that a chunk does not touch it.
     timer: Pin<Box<Sleep>>,
     closing: watch::Receiver<Option<Closing>>,
+    /// Comes to its end with the credential, if there is one that can end.
+    ended: Option<Ended>,
     is_over: bool,
     record: Record,
 }
+
+/// The end of a credential.
+type Ended = Pin<Box<dyn Future<Output = Refused> + Send>>;
 
 impl EventStream {
     /// Sends the stream to its end: the limit's, the client's or the server's.
@@ -172,6 +188,7 @@ impl EventStream {
     pub(super) async fn send(mut self: Box<Self>, mut transfer: Transfer) -> io::Result<()> {
         let mut closing = self.closing.clone();
         let mut closed = pin!(closing.wait_for(Option::is_some));
+        let mut ended = self.ended.take();
         // Even a stream that ends at once says first when to come back.
         let opening = match self.search {
             None => self.open(),
@@ -183,7 +200,8 @@ impl EventStream {
             // The end of the server comes before everything else.
             let chunk = tokio::select! {
                 biased;
-                closed = &mut closed => Some(self.end(closed.ok().and_then(|closing| *closing).unwrap_or(Closing::Drain))),
+                closed = &mut closed => Some(self.end(closed.ok().and_then(|closing| *closing).unwrap_or(Closing::Drain).reason())),
+                refused = holds(&mut ended) => Some(self.end(access::reason(refused))),
                 () = transfer.gone() => return Ok(()),
                 chunk = self.next() => chunk,
             };
@@ -237,7 +255,7 @@ impl EventStream {
                 found = search => found,
                 () = silence(&mut self.timer, self.silent_until) => return Some(Bytes::from_static(KEEP_ALIVE)),
             };
-            let Ok(reader) = found else { return Some(self.end(Closing::Unavailable)) };
+            let Ok(reader) = found else { return Some(self.end(Closing::Unavailable.reason())) };
             self.search = None;
             self.reader = reader;
             return Some(self.open());
@@ -282,7 +300,7 @@ impl EventStream {
                 Err(error) => {
                     let error: &dyn std::error::Error = &error;
                     tracing::error!(error, "reading for a stream failed");
-                    return Some(self.end(Closing::Unavailable));
+                    return Some(self.end(Closing::Unavailable.reason()));
                 }
             }
         }
@@ -312,13 +330,21 @@ impl EventStream {
     }
 
     /// The last chunk.
-    fn end(&mut self, closing: Closing) -> Bytes {
+    fn end(&mut self, reason: &'static str) -> Bytes {
         self.is_over = true;
-        self.record.reason = closing.reason();
+        self.record.reason = reason;
         let mut out = Vec::new();
         // During a search nothing has yet said when to come back.
-        put_notice(&mut out, closing.reason(), self.search.is_some().then_some(self.retry));
+        put_notice(&mut out, reason, self.search.is_some().then_some(self.retry));
         Bytes::from(out)
+    }
+}
+
+/// Waits for the end of a credential, for ever where there is none.
+async fn holds(ended: &mut Option<Ended>) -> Refused {
+    match ended {
+        Some(ended) => ended.await,
+        None => std::future::pending().await,
     }
 }
 

@@ -71,9 +71,8 @@ impl StreamTrims {
         let marks = self.marks.read().unwrap_or_else(PoisonError::into_inner);
         let is_new = |mark: &Mark| mark.count > told && mark.trimmed_seq > cursor;
         // A gap names no stream that its reader may not read.
-        let lost = marks
-            .iter()
-            .filter(|(stream, mark)| is_new(mark) && selection.matches_stream(stream.as_str()));
+        let lost =
+            marks.iter().filter(|(stream, mark)| is_new(mark) && selection.matches_stream(stream.as_str()));
         let (mut streams, mut to) = (Vec::new(), 0);
         for (stream, mark) in lost {
             to = to.max(mark.trimmed_seq);

@@ -276,7 +276,8 @@ impl Writer {
         while !self.lock().await? {}
         let known = self.look_up(appends()).await.map_err(CommitError::Failed)?;
         let plan = plan(self.position, now, appends(), known);
-        let frames = encode_during(self.appender.append_locked(&plan.events, &plan.origins), &plan.events).await?;
+        let frames =
+            encode_during(self.appender.append_locked(&plan.events, &plan.origins), &plan.events).await?;
         Ok((plan, frames))
     }
 

@@ -174,11 +174,7 @@ pub(super) fn blocks_max(selection: &Selection) -> Seq {
     };
     let is_sought = !streams.is_empty() && streams.iter().all(is_exact);
     let streams = streams.len() as Seq;
-    if is_sought {
-        (BLOCKS_SOUGHT_MAX / streams).max(BLOCKS_SCANNED_MAX)
-    } else {
-        BLOCKS_SCANNED_MAX
-    }
+    if is_sought { (BLOCKS_SOUGHT_MAX / streams).max(BLOCKS_SCANNED_MAX) } else { BLOCKS_SCANNED_MAX }
 }
 
 /// Reads `block:place,place block:place`.

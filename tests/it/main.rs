@@ -8,6 +8,7 @@
 //! | `cloudevents` | CloudEvents in and out |
 //! | `streams` | which streams there are, and their totals |
 //! | `retention` | trims, holds and dry runs; what readers are told of what is gone |
+//! | `auth`, `jwt` | who may do what; JSON Web Tokens, right and forged |
 //! | `errors`, `malformed` | problems, origins, the shapes of smuggling; ten thousand broken requests |
 //! | `docs` | every curl line of the documents |
 //! | `bench` | the load generator, and that it finds what a server does wrong |
@@ -19,12 +20,14 @@
 #![expect(clippy::unwrap_used, reason = "a test says what it expects by panicking")]
 
 mod append;
+mod auth;
 mod bench;
 mod cloudevents;
 mod dialect;
 mod docs;
 mod errors;
 mod http2;
+mod jwt;
 mod malformed;
 mod pages;
 mod raw;
