@@ -66,7 +66,7 @@ impl Place {
         let mut place = Self::new();
         for first in (1..=count).step_by(1_000) {
             let events = events(first..(first + 1_000).min(count + 1), false);
-            place.runtime.block_on(place.opened.appender.append(&events)).unwrap();
+            place.runtime.block_on(place.opened.appender.append(&events, &[])).unwrap();
         }
         place
     }
@@ -87,7 +87,7 @@ fn commit(criterion: &mut Criterion) {
                         let events = events(next..next + batch, has_ids);
                         next += batch;
                         let start = Instant::now();
-                        place.runtime.block_on(place.opened.appender.append(&events)).unwrap();
+                        place.runtime.block_on(place.opened.appender.append(&events, &[])).unwrap();
                         spent += start.elapsed();
                         // As the writer does after the ack, and not part of it.
                         place.runtime.block_on(place.opened.appender.checkpoint_if_due()).unwrap();
@@ -118,7 +118,7 @@ fn keep_up(place: &mut Place, is_trim: bool) -> Duration {
         let appender = &mut opened.appender;
         let next = appender.log_state().await.unwrap().last_seq + 1;
         for first in (next..next + 4_096).step_by(1_024) {
-            appender.append(&events(first..first + 1_024, false)).await.unwrap();
+            appender.append(&events(first..first + 1_024, false), &[]).await.unwrap();
         }
         let state = appender.log_state().await.unwrap();
         let start = Instant::now();
@@ -194,7 +194,7 @@ fn window(criterion: &mut Criterion) {
     let (log, mut task) = runtime.block_on(Log::open(settings)).unwrap();
     let append = |count: Seq| {
         let contents = (0..count).map(|n| content(n, None)).collect();
-        runtime.block_on(log.append(Append { contents, expected: None })).unwrap();
+        runtime.block_on(log.append(Append { contents, ..Append::default() })).unwrap();
     };
     append(1_000);
     let mut group = criterion.benchmark_group("window");

@@ -6,6 +6,8 @@ use crate::sse::{self, Item, Parser};
 use crate::wire::{GapData, ReceiptJson};
 use bytes::Bytes;
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
+use reqwest::Method;
+use reqwest::header::{AUTHORIZATION, HeaderValue};
 use serde::de::DeserializeOwned;
 use std::error::Error;
 use std::io;
@@ -92,6 +94,8 @@ pub struct TrustError(#[source] reqwest::Error);
 pub struct Client {
     base: String,
     http: reqwest::Client,
+    /// Shown with every request; its Debug does not show it.
+    authorization: Option<HeaderValue>,
 }
 
 impl Client {
@@ -125,7 +129,24 @@ impl Client {
             .user_agent(concat!("evertail/", env!("CARGO_PKG_VERSION")))
             .build()
             .map_err(TrustError)?;
-        Ok(Self { base: base.trim_end_matches('/').to_owned(), http })
+        Ok(Self { base: base.trim_end_matches('/').to_owned(), http, authorization: None })
+    }
+
+    /// Shows this token with every request; `None` if it holds what no token can.
+    pub fn with_token(mut self, token: &str) -> Option<Self> {
+        let mut value =
+            HeaderValue::try_from(format!("Bearer {token}")).ok().filter(|_| !token.is_empty())?;
+        value.set_sensitive(true);
+        self.authorization = Some(value);
+        Some(self)
+    }
+
+    fn request(&self, method: Method, url: &str) -> reqwest::RequestBuilder {
+        let request = self.http.request(method, url);
+        match &self.authorization {
+            Some(authorization) => request.header(AUTHORIZATION, authorization.clone()),
+            None => request,
+        }
     }
 
     /// The URL of a stream, or of the whole log.
@@ -144,7 +165,8 @@ impl Client {
         body: Vec<u8>,
     ) -> Result<Vec<ReceiptJson>, ClientError> {
         let url = self.url(Some(stream));
-        let sent = self.http.post(&url).header("content-type", content_type).body(body).send().await;
+        let sent =
+            self.request(Method::POST, &url).header("content-type", content_type).body(body).send().await;
         let response = sent.map_err(|source| unreachable(&url, source))?;
         if !response.status().is_success() {
             return Err(refused(response).await);
@@ -164,7 +186,12 @@ impl Client {
     /// all the same.
     pub async fn close(&self, stream: &str, body: Vec<u8>) -> Result<ReceiptJson, ClientError> {
         let url = format!("{}/close", self.url(Some(stream)));
-        let sent = self.http.post(&url).header("content-type", "application/json").body(body).send().await;
+        let sent = self
+            .request(Method::POST, &url)
+            .header("content-type", "application/json")
+            .body(body)
+            .send()
+            .await;
         let text = answer(&url, sent).await?;
         serde_json::from_str(&text).map_err(|error| ClientError::NotEvertail { url, what: error.to_string() })
     }
@@ -174,7 +201,12 @@ impl Client {
     /// *Errors*: the server refuses, or does not answer. *Cancel safety*: the server trims all the same.
     pub async fn trim(&self, body: Vec<u8>) -> Result<String, ClientError> {
         let url = format!("{}/admin/trim", self.base);
-        let sent = self.http.post(&url).header("content-type", "application/json").body(body).send().await;
+        let sent = self
+            .request(Method::POST, &url)
+            .header("content-type", "application/json")
+            .body(body)
+            .send()
+            .await;
         answer(&url, sent).await
     }
 
@@ -183,7 +215,7 @@ impl Client {
     /// *Errors*: the server refuses, or does not answer. *Cancel safety*: safe.
     pub async fn holds(&self) -> Result<String, ClientError> {
         let url = format!("{}/admin/holds", self.base);
-        answer(&url, self.http.get(&url).send().await).await
+        answer(&url, self.request(Method::GET, &url).send().await).await
     }
 
     /// Holds a stream, and returns the hold.
@@ -192,7 +224,12 @@ impl Client {
     /// the same.
     pub async fn hold(&self, stream: &str, name: &str, body: Vec<u8>) -> Result<String, ClientError> {
         let url = self.hold_url(stream, name);
-        let sent = self.http.put(&url).header("content-type", "application/json").body(body).send().await;
+        let sent = self
+            .request(Method::PUT, &url)
+            .header("content-type", "application/json")
+            .body(body)
+            .send()
+            .await;
         answer(&url, sent).await
     }
 
@@ -201,8 +238,39 @@ impl Client {
     /// *Errors*: the server refuses, or does not answer. *Cancel safety*: the server commits all the same.
     pub async fn release(&self, stream: &str, name: &str, body: Vec<u8>) -> Result<String, ClientError> {
         let url = self.hold_url(stream, name);
-        let sent = self.http.delete(&url).header("content-type", "application/json").body(body).send().await;
+        let sent = self
+            .request(Method::DELETE, &url)
+            .header("content-type", "application/json")
+            .body(body)
+            .send()
+            .await;
         answer(&url, sent).await
+    }
+
+    /// All tokens, as that route lists them.
+    ///
+    /// *Errors*: the server refuses, or does not answer. *Cancel safety*: safe.
+    pub async fn tokens(&self) -> Result<String, ClientError> {
+        let url = format!("{}/admin/tokens", self.base);
+        answer(&url, self.request(Method::GET, &url).send().await).await
+    }
+
+    /// Has the server make a token, and returns it: the one time that it is shown.
+    ///
+    /// *Errors*: the server refuses, or does not answer. *Cancel safety*: the server makes it all the same.
+    pub async fn create_token(&self, body: Vec<u8>) -> Result<String, ClientError> {
+        let url = format!("{}/admin/tokens", self.base);
+        let request = self.request(Method::POST, &url).header("content-type", "application/json");
+        answer(&url, request.body(body).send().await).await
+    }
+
+    /// Has the server revoke a token.
+    ///
+    /// *Errors*: the server refuses, or does not answer; repeating it is no error. *Cancel safety*: the server revokes it
+    /// all the same.
+    pub async fn revoke_token(&self, id: &str) -> Result<String, ClientError> {
+        let url = format!("{}/admin/tokens/{}", self.base, utf8_percent_encode(id, NON_ALPHANUMERIC));
+        answer(&url, self.request(Method::DELETE, &url).send().await).await
     }
 
     fn hold_url(&self, stream: &str, name: &str) -> String {
@@ -221,7 +289,7 @@ impl Client {
     ) -> Result<History, ClientError> {
         let separator = if query.is_empty() { "" } else { "?" };
         let url = format!("{}{separator}{query}", self.url(stream));
-        let sent = self.http.get(&url).header("accept", accept).send().await;
+        let sent = self.request(Method::GET, &url).header("accept", accept).send().await;
         let response = sent.map_err(|source| unreachable(&url, source))?;
         if response.status().is_success() {
             Ok(History { url, response })
@@ -235,7 +303,7 @@ impl Client {
     pub fn tail(&self, stream: Option<&str>, query: &str) -> Tail {
         let separator = if query.is_empty() { "" } else { "?" };
         Tail {
-            http: self.http.clone(),
+            client: self.clone(),
             url: format!("{}{separator}{query}", self.url(stream)),
             cursor: String::new(),
             retry: RETRY_DEFAULT,
@@ -294,7 +362,7 @@ pub enum TailItem {
 /// A stream that is followed across disconnects. Holds its cursor.
 #[derive(Debug)]
 pub struct Tail {
-    http: reqwest::Client,
+    client: Client,
     url: String,
     cursor: String,
     retry: Duration,
@@ -355,7 +423,7 @@ impl Tail {
 
     /// The open stream; `None` if there is nothing more to come.
     async fn connect(&self) -> Result<Option<reqwest::Response>, ClientError> {
-        let mut request = self.http.get(&self.url).header("accept", "text/event-stream");
+        let mut request = self.client.request(Method::GET, &self.url).header("accept", "text/event-stream");
         if !self.cursor.is_empty() {
             request = request.header("last-event-id", &self.cursor);
         }

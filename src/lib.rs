@@ -2,6 +2,7 @@
 //!
 //! Layers look only down: `event <- store <- log <- http <- cli`.
 
+pub mod auth;
 pub mod bench;
 pub mod cli;
 pub mod client;

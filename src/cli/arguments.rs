@@ -2,7 +2,7 @@
 
 use super::Failure;
 use crate::client::Client;
-use crate::config::{CLIENT_CA_FILE, CLIENT_SETTINGS, CLIENT_URL, Raw, SETTINGS, Setting};
+use crate::config::{CLIENT_CA_FILE, CLIENT_SETTINGS, CLIENT_TOKEN, CLIENT_URL, Raw, SETTINGS, Setting};
 use clap::{Arg, ArgMatches, Command, value_parser};
 use std::collections::HashMap;
 use std::env;
@@ -93,6 +93,7 @@ pub fn command() -> Command {
         )
         .subcommand(super::trim::command())
         .subcommand(super::hold::command())
+        .subcommand(super::token::command())
         .subcommand(super::bench::command())
 }
 
@@ -167,10 +168,11 @@ pub(super) fn url() -> Arg {
     text("url", "URL", "Where the server is [default: http://127.0.0.1:8888] [env: EVERTAIL_URL]")
 }
 
-/// Where the server is, and whom to trust if it speaks https.
-pub(super) fn server() -> [Arg; 2] {
+/// Where the server is, whom to trust if it speaks https, and what to show it.
+pub(super) fn server() -> [Arg; 3] {
     let ca_file = "PEM file of the authorities to trust over https, instead of those of the system [env: EVERTAIL_CA_FILE]";
-    [url(), text("ca-file", "FILE", ca_file)]
+    let token_file = "File that holds the token to show the server [env: EVERTAIL_TOKEN, the token itself]";
+    [url(), text("ca-file", "FILE", ca_file), text("token-file", "FILE", token_file)]
 }
 
 /// The settings of the server as they were given: flag, else variable, else `.env`.
@@ -201,6 +203,24 @@ pub(super) fn server_url(matches: &ArgMatches) -> Result<String, Failure> {
 
 /// A client of the server that the client commands talk to.
 pub(super) fn client(matches: &ArgMatches) -> Result<Client, Failure> {
+    let client = untold_client(matches)?;
+    let token = match matches.get_one::<String>("token-file") {
+        Some(file) => Some(std::fs::read_to_string(file).map_err(|source| {
+            Failure::usage(format!("{file} cannot be read: {source}; name a file with --token-file"))
+        })?),
+        None => variables()?.remove(CLIENT_TOKEN.variable).filter(|token| !token.is_empty()),
+    };
+    match token.as_deref().map(str::trim) {
+        None => Ok(client),
+        // What was given is not printed: it may be a token but for one character.
+        Some(token) => client.with_token(token).ok_or_else(|| {
+            Failure::usage("the token holds what no token can; give it with --token-file or EVERTAIL_TOKEN")
+        }),
+    }
+}
+
+/// The client of a server that is shown nothing.
+fn untold_client(matches: &ArgMatches) -> Result<Client, Failure> {
     let url = server_url(matches)?;
     if url.starts_with("http://") {
         return Ok(Client::new(&url));
@@ -222,7 +242,7 @@ pub(super) fn client(matches: &ArgMatches) -> Result<Client, Failure> {
 
 /// Every `EVERTAIL_*` variable of the environment and of `.env`. A name that is no setting is a mistake someone will
 /// look for, so it is told.
-fn variables() -> Result<HashMap<String, String>, Failure> {
+pub(super) fn variables() -> Result<HashMap<String, String>, Failure> {
     let mut variables = HashMap::new();
     if Path::new(".env").is_file() {
         let unreadable = |error: dotenvy::Error| {

@@ -13,6 +13,7 @@ mod output;
 mod progress;
 mod serve;
 mod tail;
+mod token;
 mod trim;
 
 pub use arguments::command;
@@ -113,6 +114,7 @@ pub fn run() -> ExitCode {
             Some(("hold", matches)) => runtime.block_on(hold::run(matches)),
             Some(("import", matches)) => runtime.block_on(import::run(matches)),
             Some(("tail", matches)) => runtime.block_on(tail::run(matches)),
+            Some(("token", matches)) => runtime.block_on(token::run(matches)),
             Some(("trim", matches)) => runtime.block_on(trim::run(matches)),
             serve => {
                 let streams = serve::stream_threads()?;

@@ -1,7 +1,8 @@
 //! `evertail`, `evertail serve`: builds the parts, runs them, takes them down in order.
 
 use super::{Exit, Failure, arguments};
-use crate::config::{self, Config, LogFormat};
+use crate::auth::{Auth, AuthSettings, KeySource};
+use crate::config::{self, AuthConfig, Config, JwtKeys, LogFormat};
 use crate::http::{
     self, Closing, ConnectionSettings, HttpSettings, LimitSettings, OriginSettings, Service, TURNED_AWAY_MAX,
     Tls, TlsFiles,
@@ -65,8 +66,13 @@ pub(super) async fn run(matches: &ArgMatches, streams: &Handle) -> Result<Exit, 
         "serving"
     );
 
+    let auth = match &config.auth {
+        Some(settings) => Some(authentication(&log, settings).await?),
+        None => None,
+    };
     let (closing, closing_seen) = watch::channel(None);
-    let service = Service::new(log.clone(), http_settings(&config, address.ip().is_loopback()), closing_seen);
+    let service =
+        Service::new(log.clone(), auth, http_settings(&config, address.ip().is_loopback()), closing_seen);
     let (stop, stopped) = oneshot::channel::<()>();
     let server =
         http::serve(listener, service, connection_settings(&config, connections_max, streams, tls), async {
@@ -96,6 +102,27 @@ pub(super) async fn run(matches: &ArgMatches, streams: &Handle) -> Result<Exit, 
     task.wait().await.map_err(|error| Failure::from_error(&error, ""))?;
     tracing::info!("stopped");
     Ok(Exit::Ok)
+}
+
+async fn authentication(log: &Log, config: &AuthConfig) -> Result<Auth, Failure> {
+    let keys = config.jwt_keys.as_ref().map(|keys| match keys {
+        JwtKeys::KeyFile(path) => KeySource::KeyFile(path.clone()),
+        JwtKeys::SetFile(path) => KeySource::SetFile(path.clone()),
+        JwtKeys::SetUrl(url) => KeySource::SetUrl(url.clone()),
+    });
+    let settings = AuthSettings {
+        keys,
+        issuer: config.jwt_issuer.clone(),
+        audience: config.jwt_audience.clone(),
+        anonymous_read: config.anonymous_read.clone(),
+    };
+    let auth = Auth::open(log, settings).await.map_err(|error| Failure::from_error(&error, ""))?;
+    if !auth.has_credentials() {
+        tracing::warn!(
+            "there is no token yet, so nobody is let in; stop, and make one with `evertail token create --admin --file ...`"
+        );
+    }
+    Ok(auth)
 }
 
 fn start_logging(config: &Config) -> Result<(), Failure> {
@@ -157,7 +184,7 @@ pub(super) fn stream_threads() -> io::Result<Runtime> {
         .build()
 }
 
-fn log_settings(config: &Config) -> LogSettings {
+pub(super) fn log_settings(config: &Config) -> LogSettings {
     LogSettings {
         store: StoreSettings {
             file: config.file.clone(),

@@ -5,5 +5,8 @@
 mod resolve;
 mod table;
 
-pub use resolve::{AllowedOrigin, Config, ConfigError, ConfigErrors, LogFormat, Raw, age, bytes, resolve};
-pub use table::{CLIENT_CA_FILE, CLIENT_SETTINGS, CLIENT_URL, SETTINGS, Setting};
+pub use resolve::{
+    AllowedOrigin, AuthConfig, Config, ConfigError, ConfigErrors, JwtKeys, LogFormat, Raw, age, bytes,
+    resolve,
+};
+pub use table::{CLIENT_CA_FILE, CLIENT_SETTINGS, CLIENT_TOKEN, CLIENT_URL, SETTINGS, Setting};

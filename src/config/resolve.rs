@@ -40,6 +40,30 @@ pub enum LogFormat {
     Json,
 }
 
+/// Where the keys of JSON Web Tokens are.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum JwtKeys {
+    /// One key.
+    KeyFile(PathBuf),
+    /// A JWKS.
+    SetFile(PathBuf),
+    /// A JWKS that is fetched.
+    SetUrl(String),
+}
+
+/// How clients are authenticated.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AuthConfig {
+    /// The keys of JSON Web Tokens, if those are taken.
+    pub jwt_keys: Option<JwtKeys>,
+    /// Who must have issued them.
+    pub jwt_issuer: Option<String>,
+    /// For whom they must be.
+    pub jwt_audience: String,
+    /// Streams that everyone may read.
+    pub anonymous_read: Vec<Pattern>,
+}
+
 /// The settings, resolved. Each field is the setting of the same name.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[expect(missing_docs, reason = "the table says what each is")]
@@ -48,6 +72,8 @@ pub struct Config {
     pub file: PathBuf,
     /// Certificate and key.
     pub tls: Option<(PathBuf, PathBuf)>,
+    /// `None` where nobody needs a credential.
+    pub auth: Option<AuthConfig>,
     pub allowed_origins: Vec<AllowedOrigin>,
     pub allowed_hosts: Vec<String>,
     pub trusted_proxies: Vec<IpNet>,
@@ -124,6 +150,7 @@ pub fn resolve(raw: &Raw, state_directory: Option<PathBuf>) -> Result<Config, Co
         listen: r.parse(&table::LISTEN, SocketAddr::from(([127, 0, 0, 1], 8888))),
         file,
         tls: r.paths(&table::TLS_CERTIFICATE, &table::TLS_KEY),
+        auth: r.auth(),
         allowed_origins: r.list(&table::ALLOWED_ORIGINS, origin),
         allowed_hosts: r.list(&table::ALLOWED_HOSTS, host),
         trusted_proxies: r.list(&table::TRUSTED_PROXIES, network),
@@ -172,8 +199,8 @@ pub fn resolve(raw: &Raw, state_directory: Option<PathBuf>) -> Result<Config, Co
         ),
     };
     let is_open = r.choice(&table::ALLOW_UNAUTHENTICATED, &[("true", true), ("false", false)]);
-    if !config.listen.ip().is_loopback() && !is_open {
-        r.refuse(&table::LISTEN, "a loopback address, or set EVERTAIL_ALLOW_UNAUTHENTICATED=true to serve everyone who can reach it");
+    if !config.listen.ip().is_loopback() && config.auth.is_none() && !is_open {
+        r.refuse(&table::LISTEN, "a loopback address, or set EVERTAIL_AUTH=on to serve who has a token, or EVERTAIL_ALLOW_UNAUTHENTICATED=true to serve everyone who can reach it");
     }
     if config.batch_bytes_max < config.event_bytes_max {
         r.refuse(&table::BATCH_BYTES_MAX, "at least EVERTAIL_EVENT_BYTES_MAX");
@@ -200,6 +227,44 @@ impl Resolver<'_> {
     fn refuse(&mut self, setting: &Setting, accepted: &str) {
         let value = self.text(setting);
         self.errors.push(ConfigError { variable: setting.variable, value, accepted: accepted.to_owned() });
+    }
+
+    /// Authentication, if it is on. What belongs to it is refused where it is off: whoever has set it thinks that it is on.
+    fn auth(&mut self) -> Option<AuthConfig> {
+        let is_on = self.choice(&table::AUTH, &[("on", true), ("off", false)]);
+        let parts = [
+            &table::JWT_KEY_FILE,
+            &table::JWKS,
+            &table::JWT_ISSUER,
+            &table::JWT_AUDIENCE,
+            &table::ANONYMOUS_READ,
+        ];
+        let anonymous_read = self.list(&table::ANONYMOUS_READ, streams);
+        let (key_file, set) = (self.text(&table::JWT_KEY_FILE), self.text(&table::JWKS));
+        if !is_on {
+            for setting in parts {
+                if self.text(setting) != setting.default {
+                    self.refuse(setting, "nothing, or set EVERTAIL_AUTH=on");
+                }
+            }
+            return None;
+        }
+        if !key_file.is_empty() && !set.is_empty() {
+            self.refuse(&table::JWKS, "nothing, since EVERTAIL_JWT_KEY_FILE has the key, or empty that");
+        }
+        let is_url = set.starts_with("http://") || set.starts_with("https://");
+        let jwt_keys = match (key_file.is_empty(), set.is_empty()) {
+            (true, true) => None,
+            (false, _) => Some(JwtKeys::KeyFile(key_file.into())),
+            (true, false) if is_url => Some(JwtKeys::SetUrl(set)),
+            (true, false) => Some(JwtKeys::SetFile(set.into())),
+        };
+        let jwt_audience = self.text(&table::JWT_AUDIENCE);
+        if jwt_audience.is_empty() {
+            self.refuse(&table::JWT_AUDIENCE, table::JWT_AUDIENCE.range);
+        }
+        let jwt_issuer = Some(self.text(&table::JWT_ISSUER)).filter(|issuer| !issuer.is_empty());
+        Some(AuthConfig { jwt_keys, jwt_issuer, jwt_audience, anonymous_read })
     }
 
     /// `fallback` only stands in until the error is told.
@@ -294,6 +359,16 @@ impl Resolver<'_> {
             Vec::new()
         })
     }
+}
+
+/// A stream, or a prefix of streams.
+fn streams(text: &str) -> Option<Pattern> {
+    let pattern = Pattern::parse(text)?;
+    let name = match &pattern {
+        Pattern::Exact(name) => name.clone(),
+        Pattern::Prefix(prefix) => format!("{prefix}x"),
+    };
+    StreamName::parse(&name).ok().map(|_| pattern)
 }
 
 fn stream_retention(rule: &str) -> Option<StreamRetention> {
@@ -399,6 +474,39 @@ mod tests {
             assert_eq!(errors.0[0].variable, missing);
             assert!(errors.to_string().contains(given.0), "{errors}");
         }
+    }
+
+    #[test]
+    fn any_address_may_be_listened_on_by_who_asks_for_credentials() {
+        let open = ("EVERTAIL_LISTEN", "0.0.0.0:1");
+        assert!(with(&[open]).is_err());
+        assert!(with(&[open, ("EVERTAIL_AUTH", "on")]).unwrap().auth.is_some());
+        assert_eq!(with(&[]).unwrap().auth, None);
+    }
+
+    #[test]
+    fn what_belongs_to_authentication_is_refused_where_it_is_off() {
+        let auth = |pairs: &[(&'static str, &str)]| {
+            with(&[pairs, &[("EVERTAIL_AUTH", "on")]].concat()).map(|config| config.auth.unwrap())
+        };
+        for (setting, value) in [
+            ("EVERTAIL_JWT_KEY_FILE", "key.pem"),
+            ("EVERTAIL_JWKS", "https://id.example/jwks"),
+            ("EVERTAIL_JWT_ISSUER", "id"),
+            ("EVERTAIL_JWT_AUDIENCE", "log"),
+            ("EVERTAIL_ANONYMOUS_READ", "news,status.*"),
+        ] {
+            let errors = with(&[(setting, value)]).unwrap_err();
+            assert_eq!(errors.0[0].variable, setting);
+            assert!(errors.to_string().contains("EVERTAIL_AUTH=on"), "{errors}");
+            auth(&[(setting, value)]).unwrap();
+        }
+        let keys = |value| auth(&[("EVERTAIL_JWKS", value)]).unwrap().jwt_keys;
+        assert_eq!(keys("http://id/x"), Some(JwtKeys::SetUrl("http://id/x".into())));
+        assert_eq!(keys("jwks.json"), Some(JwtKeys::SetFile("jwks.json".into())));
+        assert!(auth(&[("EVERTAIL_JWKS", "a"), ("EVERTAIL_JWT_KEY_FILE", "b")]).is_err());
+        assert!(auth(&[("EVERTAIL_ANONYMOUS_READ", "News")]).is_err());
+        assert!(auth(&[("EVERTAIL_JWT_AUDIENCE", "")]).is_err());
     }
 
     #[test]

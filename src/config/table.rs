@@ -36,11 +36,35 @@ settings! {
     LISTEN: "EVERTAIL_LISTEN" = "127.0.0.1:8888",
         "Address and port to listen on.",
         "an IP address and a port; port 0 takes a free one",
-        "To be reached from other machines. Anything but loopback also needs EVERTAIL_ALLOW_UNAUTHENTICATED.";
+        "To be reached from other machines. Anything but loopback also needs EVERTAIL_AUTH or EVERTAIL_ALLOW_UNAUTHENTICATED.";
     FILE: "EVERTAIL_FILE" = "data/evertail.db",
         "The log file, made if missing. Under systemd the default is evertail.db in $STATE_DIRECTORY.",
         "a path on a local disk",
         "To keep the log elsewhere, or to run several servers.";
+    AUTH: "EVERTAIL_AUTH" = "off",
+        "Whether whoever comes must show a credential: an API token, a JSON Web Token, or a session or ticket made for one.",
+        "on or off",
+        "To be reached from other machines, or to tell apart who may do what. See docs/auth.md.";
+    JWT_KEY_FILE: "EVERTAIL_JWT_KEY_FILE" = "",
+        "The key of JSON Web Tokens: a public key in PEM (RS256, ES256, EdDSA), or the secret of HS256.",
+        "a path to a PEM file, or to a secret of 32 bytes or more; with EVERTAIL_AUTH=on",
+        "When another service says who may do what, with one key.";
+    JWKS: "EVERTAIL_JWKS" = "",
+        "The keys of JSON Web Tokens as a JWKS: a file, or where it is fetched at the start and when an unknown key is named.",
+        "a path or an http or https URL, instead of EVERTAIL_JWT_KEY_FILE; with EVERTAIL_AUTH=on",
+        "When an identity provider, whose keys change, says who may do what.";
+    JWT_ISSUER: "EVERTAIL_JWT_ISSUER" = "",
+        "Who must have issued a JSON Web Token, its claim iss; empty takes every issuer that signs with the key.",
+        "a text; with EVERTAIL_AUTH=on",
+        "When the keys are used by several issuers.";
+    JWT_AUDIENCE: "EVERTAIL_JWT_AUDIENCE" = "evertail",
+        "For whom a JSON Web Token must be, its claim aud.",
+        "a text; with EVERTAIL_AUTH=on",
+        "When several servers take tokens of one issuer, so that a token for one is none for the others.";
+    ANONYMOUS_READ: "EVERTAIL_ANONYMOUS_READ" = "",
+        "Streams that everyone may read, without a credential.",
+        "a list with commas of streams such as news or status.*; with EVERTAIL_AUTH=on",
+        "For public streams beside others that are not.";
     ALLOW_UNAUTHENTICATED: "EVERTAIL_ALLOW_UNAUTHENTICATED" = "false",
         "Serve everyone who can reach the address, without authentication.",
         "true or false",
@@ -208,7 +232,7 @@ settings! {
 }
 
 /// The settings of the client commands.
-pub const CLIENT_SETTINGS: &[Setting] = &[CLIENT_URL, CLIENT_CA_FILE];
+pub const CLIENT_SETTINGS: &[Setting] = &[CLIENT_URL, CLIENT_CA_FILE, CLIENT_TOKEN];
 
 /// Where the server is.
 pub const CLIENT_URL: Setting = Setting {
@@ -226,4 +250,13 @@ pub const CLIENT_CA_FILE: Setting = Setting {
     meaning: "Authorities that these commands trust over https, a PEM file; empty takes those of the system.",
     range: "a path",
     change: "When the server's certificate is of a private authority, or signed by itself. No other is trusted then.",
+};
+
+/// What these commands show the server.
+pub const CLIENT_TOKEN: Setting = Setting {
+    variable: "EVERTAIL_TOKEN",
+    default: "",
+    meaning: "The token that these commands show the server. It is never printed.",
+    range: "an API token or a JSON Web Token",
+    change: "When the server has EVERTAIL_AUTH=on. From a file: --token-file.",
 };

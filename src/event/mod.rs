@@ -75,6 +75,15 @@ impl Content {
     }
 }
 
+/// Who appended an event, and from where. Stored beside it and not part of it: a repeat may come from elsewhere.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Origin {
+    /// Who: `token:<id>:<name>`, `jwt:<subject>`.
+    pub producer: Arc<str>,
+    /// The address of the client, if it is known.
+    pub address: Option<Arc<str>>,
+}
+
 /// One stored, immutable event.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Event {

@@ -3,6 +3,8 @@
 //! Layer L0.
 
 use super::{EventType, Filter, StreamName};
+use std::fmt;
+use std::sync::Arc;
 
 /// A name, or every name that begins with a prefix (`orders.*`).
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -34,6 +36,21 @@ impl Pattern {
             Self::Prefix(prefix) => name.starts_with(prefix),
         }
     }
+
+    /// Whether it means every name.
+    pub fn is_all(&self) -> bool {
+        matches!(self, Self::Prefix(prefix) if prefix.is_empty())
+    }
+}
+
+impl fmt::Display for Pattern {
+    /// As [`Pattern::parse`] reads it.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Exact(name) => f.write_str(name),
+            Self::Prefix(prefix) => write!(f, "{prefix}*"),
+        }
+    }
 }
 
 /// The events a reader wants: any of the streams, any of the types, and what the filter lets through. Empty lists want
@@ -49,6 +66,11 @@ pub struct Selection {
     pub types: Vec<Pattern>,
     /// What is asked of each event of these names.
     pub filter: Filter,
+    /// Streams that the reader may read, whatever it asks for; `None` means all, an empty list none.
+    ///
+    /// Part of the selection, so that no way to an event goes around it: memory, table, index and searches all select by
+    /// this one value.
+    pub granted: Option<Arc<[Pattern]>>,
 }
 
 impl Selection {
@@ -67,25 +89,34 @@ impl Selection {
         self.has_all_names() && self.filter.is_all()
     }
 
-    /// Wants events of every stream and type.
+    /// Wants, and may read, events of every stream and type.
     pub fn has_all_names(&self) -> bool {
-        self.streams.is_empty() && self.types.is_empty()
+        self.streams.is_empty() && self.types.is_empty() && self.granted.is_none()
     }
 
-    /// The one stream that everything wanted is of, if there is one.
+    /// The one stream that everything wanted is of, if there is one and it may be read.
     pub fn one_stream(&self) -> Option<&str> {
         match self.streams.as_slice() {
-            [Pattern::Exact(name)] => Some(name),
+            [Pattern::Exact(name)] if self.may_read(name) => Some(name),
             _ => None,
         }
     }
 
+    /// Whether events of this stream may be read.
+    pub fn may_read(&self, stream: &str) -> bool {
+        self.granted.as_deref().is_none_or(|granted| granted.iter().any(|pattern| pattern.matches(stream)))
+    }
+
+    /// Whether events of this stream are wanted and may be read.
+    pub fn matches_stream(&self, stream: &str) -> bool {
+        self.may_read(stream)
+            && (self.streams.is_empty() || self.streams.iter().any(|pattern| pattern.matches(stream)))
+    }
+
     /// Whether events of this stream and type are wanted, as far as their names tell.
     pub fn matches_names(&self, stream: &StreamName, r#type: &EventType) -> bool {
-        let any = |patterns: &[Pattern], name: &str| {
-            patterns.is_empty() || patterns.iter().any(|p| p.matches(name))
-        };
-        any(&self.streams, stream.as_str()) && any(&self.types, r#type.as_str())
+        self.matches_stream(stream.as_str())
+            && (self.types.is_empty() || self.types.iter().any(|pattern| pattern.matches(r#type.as_str())))
     }
 }
 
@@ -102,5 +133,35 @@ mod tests {
             assert_eq!(Pattern::parse(bad), None, "{bad}");
         }
         assert!(!Pattern::parse("orders.*").unwrap().matches("orders"));
+        for text in ["orders.*", "*", "orders"] {
+            assert_eq!(Pattern::parse(text).unwrap().to_string(), text);
+        }
+    }
+
+    #[test]
+    fn what_is_not_granted_is_not_wanted() {
+        let selection = |streams: &[&str], granted: Option<&[&str]>| {
+            let parse = |texts: &[&str]| texts.iter().map(|text| Pattern::parse(text).unwrap()).collect();
+            Selection {
+                streams: parse(streams),
+                granted: granted.map(|g| Arc::from(parse(g))),
+                ..Selection::all()
+            }
+        };
+        let wants = |selection: &Selection, stream: &str| {
+            selection.matches_names(&StreamName::parse(stream).unwrap(), &EventType::message())
+        };
+        let narrowed = selection(&[], Some(&["a", "b.*"]));
+        assert!(wants(&narrowed, "a") && wants(&narrowed, "b.c") && !wants(&narrowed, "c"));
+        assert!(!narrowed.is_all() && !narrowed.has_all_names());
+        assert!(!wants(&selection(&["c", "a"], Some(&["a"])), "c"));
+        assert!(!wants(&selection(&[], Some(&[])), "a"), "an empty list grants nothing");
+        assert!(wants(&selection(&[], None), "a"));
+        assert_eq!(selection(&["a"], Some(&["a"])).one_stream(), Some("a"));
+        assert_eq!(
+            selection(&["a"], Some(&["b"])).one_stream(),
+            None,
+            "nothing is told of what may not be read"
+        );
     }
 }

@@ -31,15 +31,6 @@ const RANGES: [(&str, Representation); 9] = [
     (cloudevents::BATCH, Representation::CloudEvents),
 ];
 
-/// Whether the client names event streams, as every EventSource does.
-pub(super) fn wants_events(headers: &HeaderMap) -> bool {
-    let values = headers.get_all(header::ACCEPT).iter().filter_map(|value| value.to_str().ok());
-    values
-        .flat_map(|value| value.split([',', ';']))
-        .any(|part| part.trim().eq_ignore_ascii_case("text/event-stream"))
-        && negotiate(headers).is_ok_and(|best| best == Representation::Sse)
-}
-
 /// Whether one event is sent as a CloudEvent.
 const RANGES_OF_ONE: [(&str, bool); 4] =
     [("application/json", false), ("application/*", false), ("*/*", false), (cloudevents::ONE, true)];
@@ -57,6 +48,14 @@ pub(super) fn negotiate(headers: &HeaderMap) -> Result<Representation, Problem> 
             Err(Problem::new(ProblemCode::NotAcceptable, detail))
         }
     }
+}
+
+/// Whether the client asks for an event stream by its name, as an EventSource does, and not for whatever there is.
+pub(super) fn is_event_source(headers: &HeaderMap) -> bool {
+    let values = headers.get_all(header::ACCEPT).iter().filter_map(|value| value.to_str().ok());
+    let names = values.flat_map(|value| value.split(',')).filter_map(|range| range.split(';').next());
+    let is_named = names.map(str::trim).any(|name| name.eq_ignore_ascii_case("text/event-stream"));
+    is_named && negotiate(headers).is_ok_and(|best| best == Representation::Sse)
 }
 
 /// Whether the client wants one event as a CloudEvent rather than as JSON, which everyone else gets.

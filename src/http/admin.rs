@@ -1,4 +1,4 @@
-//! `/admin`: trims and holds. Never for pages of other origins, see `guard`.
+//! `/admin`: trims and holds; for tokens see `tokens`. Never for pages of other origins, see `guard`.
 
 use super::members::Object;
 use super::query::{once, parameter};
@@ -8,8 +8,8 @@ use crate::config;
 use crate::event::{Seq, StreamName, check_hold_name, check_reason};
 use crate::log::{AppendError, HOLDS_MAX, HeldStream, Hold, HoldError, TrimReport, TrimRequest};
 use crate::wire::admin::{HoldJson, HoldsJson, RetentionAnswer, ShareJson, TrimAnswer, TrimJson};
+use axum::Extension;
 use axum::body::Body;
-use axum::extract::State;
 use axum::http::{HeaderMap, HeaderValue, StatusCode, Uri, header};
 use axum::response::Response;
 use percent_encoding::percent_decode_str;
@@ -29,7 +29,7 @@ pub(super) fn is_route(path: &str) -> bool {
 ///
 /// A trim goes on when the client does not wait for the answer.
 pub(super) async fn trim(
-    State(app): State<App>,
+    Extension(app): Extension<App>,
     uri: Uri,
     headers: HeaderMap,
     body: Body,
@@ -155,7 +155,11 @@ fn trim_problem(error: AppendError) -> Problem {
 }
 
 /// `GET /admin/holds`.
-pub(super) async fn holds(State(app): State<App>, uri: Uri, headers: HeaderMap) -> Result<Response, Problem> {
+pub(super) async fn holds(
+    Extension(app): Extension<App>,
+    uri: Uri,
+    headers: HeaderMap,
+) -> Result<Response, Problem> {
     refuse_parameters(&uri)?;
     accept::check_json(&headers)?;
     let holds = app.log.holds().await.map_err(|error| Problem::read_failed(&error))?;
@@ -164,7 +168,7 @@ pub(super) async fn holds(State(app): State<App>, uri: Uri, headers: HeaderMap) 
 
 /// `PUT /admin/holds/{stream}/{name}`: holds a stream, or finds it held so already.
 pub(super) async fn hold(
-    State(app): State<App>,
+    Extension(app): Extension<App>,
     uri: Uri,
     headers: HeaderMap,
     body: Body,
@@ -190,7 +194,7 @@ pub(super) async fn hold(
 
 /// `DELETE /admin/holds/{stream}/{name}`: releases a hold, for a reason if one is given, and answers what it was.
 pub(super) async fn release(
-    State(app): State<App>,
+    Extension(app): Extension<App>,
     uri: Uri,
     headers: HeaderMap,
     body: Body,
@@ -260,7 +264,7 @@ fn hold_problem(error: HoldError) -> Problem {
 }
 
 /// The log has failed, perhaps meanwhile.
-fn unavailable() -> Problem {
+pub(super) fn unavailable() -> Problem {
     let detail =
         "the log has failed, and whether anything was changed is not known; look when the server is back";
     Problem::new(ProblemCode::LogUnavailable, detail)
@@ -280,7 +284,7 @@ fn hold_json(hold: &Hold) -> HoldJson {
     }
 }
 
-fn refuse_closing(app: &App) -> Result<(), Problem> {
+pub(super) fn refuse_closing(app: &App) -> Result<(), Problem> {
     match app.closing() {
         None => Ok(()),
         Some(Closing::Drain) => Err(Problem::closing(Closing::Drain)),
@@ -288,7 +292,7 @@ fn refuse_closing(app: &App) -> Result<(), Problem> {
     }
 }
 
-fn refuse_parameters(uri: &Uri) -> Result<(), Problem> {
+pub(super) fn refuse_parameters(uri: &Uri) -> Result<(), Problem> {
     match form::pairs(uri.query().unwrap_or_default()).next() {
         None => Ok(()),
         Some(pair) => {
@@ -298,7 +302,7 @@ fn refuse_parameters(uri: &Uri) -> Result<(), Problem> {
     }
 }
 
-fn json(status: StatusCode, body: &impl Serialize) -> Response {
+pub(super) fn json(status: StatusCode, body: &impl Serialize) -> Response {
     let body = serde_json::to_vec(body).expect("an answer always serialises");
     let mut response = Response::new(Body::from(body));
     *response.status_mut() = status;

@@ -4,7 +4,7 @@ use super::envelope::{self, Context, Envelope};
 use super::problem::MemberError;
 use super::service::numbered;
 use super::{App, Closing, Problem, ProblemCode, body, cloudevents};
-use crate::event::{IdempotencyKey, NameError, Receipt, StreamName};
+use crate::event::{Content, IdempotencyKey, NameError, Receipt, StreamName};
 use crate::log::{Append, AppendError, ExpectedLastSeq, Refusal};
 use crate::wire::put_receipt;
 use axum::body::Body;
@@ -33,6 +33,9 @@ pub(super) async fn append(
     if let Some(closing) = app.closing() {
         return Err(Problem::closing(closing));
     }
+    if let Some(stream) = &stream {
+        app.access.check_append(stream)?;
+    }
     let key = idempotency_key(headers)?;
     let expected = expected_last_seq(headers, stream.as_ref())?;
     let bytes = body::read(headers, body, &app.settings).await?;
@@ -46,12 +49,27 @@ pub(super) async fn append(
     if contents.is_empty() {
         return Ok(answer(&[], true));
     }
+    if stream.is_none() {
+        check_streams(app, &contents, is_batch)?;
+    }
     let receipts = app
         .log
-        .append(Append { contents, expected })
+        .append(Append { contents, expected, origin: None })
         .await
         .map_err(|error| append_problem(error, is_batch))?;
     Ok(answer(&receipts, is_batch))
+}
+
+/// *Errors*: one of the events is for a stream that may not be appended to; then none is stored.
+fn check_streams(app: &App, contents: &[Content], is_batch: bool) -> Result<(), Problem> {
+    for (index, content) in contents.iter().enumerate() {
+        if let Err(problem) = app.access.check_append(&content.stream) {
+            let pointer = if is_batch { format!("/{index}/stream") } else { "/stream".to_owned() };
+            let errors = [MemberError { pointer, detail: "is not granted".into() }];
+            return Err(problem.with_errors(&errors));
+        }
+    }
+    Ok(())
 }
 
 /// The receipts as an answer: 201 if any event is new.

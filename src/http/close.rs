@@ -19,6 +19,7 @@ pub(super) async fn close(
     if let Some(closing) = app.closing() {
         return Err(Problem::closing(closing));
     }
+    app.access.check_append(&stream)?;
     let expected = expected_last_seq(headers, Some(&stream))?;
     let bytes = body::read(headers, body, &app.settings).await?;
     let reason = reason(&bytes)?;

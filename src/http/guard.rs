@@ -1,7 +1,7 @@
 //! What every request is checked for on its way in: its shape, its host and its origin.
 
 use super::origin::is_own_page;
-use super::{App, Problem, ProblemCode, admin};
+use super::{App, Problem, ProblemCode, admin, session};
 use axum::http::{Extensions, HeaderValue, Request, Version, header};
 use hyper::body::Incoming;
 
@@ -39,9 +39,9 @@ pub(super) fn check(app: &App, request: &Request<Incoming>) -> Result<(), Proble
         let detail = "use localhost, or add the name with EVERTAIL_ALLOWED_HOSTS";
         return Err(Problem::new(ProblemCode::HostRefused, detail));
     }
-    if admin::is_route(request.uri().path()) && !is_own_page(headers, is_tls) {
-        let detail =
-            "pages of other origins never use /admin; use the command line, or a page of this server";
+    let path = request.uri().path();
+    if (admin::is_route(path) || session::is_for_own_pages(path)) && !is_own_page(headers, is_tls) {
+        let detail = "pages of other origins never use /admin and sessions; use the command line, or a page of this server";
         return Err(Problem::new(ProblemCode::OriginRefused, detail));
     }
     // Browsers send Origin with every cross-site request that could do harm; what is no browser sends none.

@@ -5,6 +5,7 @@
 //! `Evertail-Gaps` where only single streams have lost events. Who comes without a cursor misses nothing that it ever
 //! had, and is told nothing.
 
+use super::access::Access;
 use super::query::{self, Payload, ReadQuery};
 use super::{App, Problem, ProblemCode, cloudevents, csv, streams};
 use crate::event::{Selection, Seq, StreamName};
@@ -104,16 +105,17 @@ async fn open(
         }
     };
     let first = futures_util::stream::iter(Some(first).filter(|first| !first.is_empty()).map(Ok));
-    Ok(Opened { pages: first.chain(pages(reader)), gaps })
+    Ok(Opened { pages: first.chain(pages(reader, app.access.clone())), gaps })
 }
 
-/// The bytes of a reader's pages to its end.
-fn pages(reader: Reader) -> impl Stream<Item = io::Result<Bytes>> {
-    futures_util::stream::try_unfold(reader, |mut reader| async move {
+/// The bytes of a reader's pages to its end, as long as the credential holds.
+fn pages(reader: Reader, access: Access) -> impl Stream<Item = io::Result<Bytes>> {
+    futures_util::stream::try_unfold((reader, access), |(mut reader, access)| async move {
         loop {
+            access.check_still().map_err(io::Error::other)?;
             match reader.next().await {
                 Ok(Step::Page(page)) if page.bytes.is_empty() => {}
-                Ok(Step::Page(page)) => return Ok(Some((page.bytes, reader))),
+                Ok(Step::Page(page)) => return Ok(Some((page.bytes, (reader, access)))),
                 Ok(Step::CaughtUp | Step::End) => return Ok(None),
                 Ok(Step::Gap(gap)) => {
                     return Err(io::Error::other(format!("seq {} to {} were trimmed", gap.from, gap.to)));

@@ -44,7 +44,6 @@ pub(super) enum Client {
     /// Who shows no credential.
     Address(IpAddr),
     /// The id of a credential.
-    #[expect(dead_code, reason = "credentials come with authentication")]
     Credential(Arc<str>),
 }
 
@@ -69,6 +68,11 @@ pub(super) fn refusal(app: &App, peer: Peer, caller: &Caller) -> Option<(Problem
             "there are as many connections as there may be, of all clients or of this one; come back later";
         return Some((Problem::new(ProblemCode::ConnectionsFull, detail), OVERLOADED));
     }
+    rate(app, caller)
+}
+
+/// Why a request is one too many of its client.
+pub(super) fn rate(app: &App, caller: &Caller) -> Option<(Problem, &'static str)> {
     if app.limits.request(caller.client.as_ref()) {
         return None;
     }

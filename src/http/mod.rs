@@ -1,6 +1,6 @@
 //! HTTP: the only place that knows axum.
 //!
-//! Layer L3. May import `event`, `frames`, `wire`, `sse` and `log`; never `store`.
+//! Layer L3. May import `auth`, `event`, `frames`, `wire`, `sse` and `log`; never `store`.
 //!
 //! | file | holds |
 //! |---|---|
@@ -20,10 +20,12 @@
 //! | `page` | JSON pages |
 //! | `history`, `csv` | NDJSON, CSV and arrays of CloudEvents; what is gone of history |
 //! | `streams` | which streams there are, and how much is in them |
-//! | `admin`, `members` | trims and holds; the small JSON objects that ask for them |
+//! | `access`, `session` | who asks, and what that allows; cookies and tickets of pages |
+//! | `admin`, `tokens`, `members` | trims and holds; API tokens; the small JSON objects that ask for them |
 //! | `problem` | RFC 9457 |
 
 mod accept;
+mod access;
 mod address;
 mod admin;
 mod append;
@@ -46,10 +48,12 @@ mod problem;
 mod query;
 mod read;
 mod service;
+mod session;
 mod socket;
 mod stream;
 mod streams;
 mod tls;
+mod tokens;
 mod transfer;
 
 pub use envelope::parse_body;
@@ -61,7 +65,9 @@ pub use query::parse_query;
 pub use service::Service;
 pub use tls::{Tls, TlsError, TlsFiles};
 
+use crate::auth::Auth;
 use crate::log::Log;
+use access::Access;
 use ipnet::IpNet;
 use limits::{Client, Limits};
 use std::net::IpAddr;
@@ -125,6 +131,10 @@ pub(crate) struct App {
     /// Set once, when the server begins to stop; every open stream waits for it.
     closing: watch::Receiver<Option<Closing>>,
     limits: Arc<Limits>,
+    /// Who is let in; `None` where everyone is.
+    auth: Option<Auth>,
+    /// Of the request that is answered.
+    access: Access,
 }
 
 /// Who asks.

@@ -3,7 +3,7 @@
 use super::history::{Range, gap_data, read_failed, tell_gaps};
 use super::query::{self, ReadQuery};
 use super::{App, Problem};
-use crate::event::{Seq, StreamName};
+use crate::event::{Origin, Seq, StreamName};
 use crate::log::{From, Gap, ReaderOptions, Step};
 use crate::wire::{GapData, cloud};
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
@@ -38,8 +38,12 @@ pub(super) async fn json(
         Some(From::Last(count)) if count <= limit => newest(app, &query, &range, limit).await?,
         _ => ascending(app, &query, &range, limit).await?,
     };
+    let lines = match query.with_producer {
+        true => with_producers(app, &page.lines).await?,
+        false => page.lines,
+    };
     let mut body = Vec::from(b"{\"events\":[".as_slice());
-    for (index, line) in page.lines.iter().enumerate() {
+    for (index, line) in lines.iter().enumerate() {
         if index > 0 {
             body.push(b',');
         }
@@ -227,6 +231,27 @@ async fn newer(app: &App, query: &ReadQuery, range: &Range, limit: u64) -> Resul
             Step::CaughtUp | Step::End => return Ok(last.map(|last| last + 1)),
         }
     }
+}
+
+/// Events as JSON with who appended them, and from where, as their last members.
+pub(super) async fn with_producers(app: &App, events: &[Bytes]) -> Result<Vec<Bytes>, Problem> {
+    let seqs: Vec<Seq> = events.iter().filter_map(|event| seq_of(event)).collect();
+    let origins = app.log.origins(&seqs).await.map_err(|error| Problem::read_failed(&error))?;
+    let with_its_own = |event: &Bytes| {
+        let origin = seq_of(event).and_then(|seq| origins.get(&seq));
+        let (Some(Origin { producer, address }), Some(start)) = (origin, event.strip_suffix(b"}")) else {
+            return event.clone();
+        };
+        let mut out = start.to_vec();
+        for (name, value) in [("producer", Some(producer)), ("address", address.as_ref())] {
+            let Some(value) = value else { continue };
+            out.extend_from_slice(format!(",\"{name}\":").as_bytes());
+            serde_json::to_writer(&mut out, &**value).expect("a string always serialises");
+        }
+        out.push(b'}');
+        Bytes::from(out)
+    };
+    Ok(events.iter().map(with_its_own).collect())
 }
 
 /// The lines of a page, without copying them.

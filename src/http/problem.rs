@@ -57,6 +57,11 @@ problem_codes! {
     RequestInvalid: "request_invalid", BAD_REQUEST, None, true, "The request is not valid HTTP for this server";
     HostRefused: "host_refused", MISDIRECTED_REQUEST, None, true, "This server does not answer under this host name";
     OriginRefused: "origin_refused", FORBIDDEN, None, true, "Pages of this origin may not use this server";
+    Unauthorized: "unauthorized", UNAUTHORIZED, None, true, "A credential is needed";
+    CredentialInvalid: "credential_invalid", UNAUTHORIZED, None, true, "The credential is not valid";
+    CredentialExpired: "credential_expired", UNAUTHORIZED, None, true, "The credential has expired";
+    KeysUnavailable: "keys_unavailable", SERVICE_UNAVAILABLE, Some(10), true, "The keys of tokens could not be fetched";
+    Forbidden: "forbidden", FORBIDDEN, None, true, "The credential does not grant this";
     RouteNotFound: "route_not_found", NOT_FOUND, None, true, "There is nothing at this path";
     MethodNotAllowed: "method_not_allowed", METHOD_NOT_ALLOWED, None, true, "The path does not take this method";
     NotAcceptable: "not_acceptable", NOT_ACCEPTABLE, None, true, "None of the accepted content types can be sent";
@@ -90,6 +95,8 @@ problem_codes! {
     HoldNotFound: "hold_not_found", NOT_FOUND, None, true, "The stream has no hold of this name";
     HoldDiffers: "hold_differs", CONFLICT, None, true, "The stream has a hold of this name for another reason";
     HoldsFull: "holds_full", CONFLICT, None, true, "There are as many holds as there may be";
+    TokenNotFound: "token_not_found", NOT_FOUND, None, true, "There is no token of this id";
+    TokensFull: "tokens_full", CONFLICT, None, true, "There are as many tokens as there may be";
     TrimIncomplete: "trim_incomplete", SERVICE_UNAVAILABLE, Some(1), false, "The trim was not finished";
     RateLimited: "rate_limited", TOO_MANY_REQUESTS, Some(1), true, "The client makes too many requests";
     StreamsFull: "streams_full", TOO_MANY_REQUESTS, Some(5), true, "The client has as many event streams open as it may";
@@ -186,6 +193,18 @@ impl Problem {
         matches!(self.code, ProblemCode::RequestInvalid | ProblemCode::RequestTimeout)
     }
 
+    /// What a credential must be (RFC 6750, section 3).
+    fn challenge(&self) -> Option<&'static str> {
+        match self.code {
+            ProblemCode::Unauthorized => Some("Bearer realm=\"evertail\""),
+            ProblemCode::CredentialInvalid | ProblemCode::CredentialExpired => {
+                Some("Bearer realm=\"evertail\", error=\"invalid_token\"")
+            }
+            ProblemCode::Forbidden => Some("Bearer realm=\"evertail\", error=\"insufficient_scope\""),
+            _ => None,
+        }
+    }
+
     /// Writes the problem out as the answer to the request with this id.
     pub(super) fn render(&self, request_id: &str) -> Response {
         let code = self.code.as_str();
@@ -205,6 +224,9 @@ impl Problem {
         let headers = response.headers_mut();
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
         headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+        if let Some(challenge) = self.challenge() {
+            headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static(challenge));
+        }
         if let Some(seconds) = self.code.retry_after_seconds() {
             headers.insert(header::RETRY_AFTER, HeaderValue::from(seconds));
         }

@@ -1,5 +1,6 @@
 //! The query parameters of the read routes, and the cursor with all the names that clients give it.
 
+use super::access::TICKET;
 use super::{HttpSettings, Problem, ProblemCode, form};
 use crate::event::{Condition, Pattern, Selection, Seq, StreamName, Timestamp};
 use crate::frames::Format;
@@ -43,6 +44,8 @@ pub(super) struct ReadQuery {
     pub(super) before: Option<Seq>,
     /// Newest first; pages only.
     pub(super) is_descending: bool,
+    /// With who appended each event, and from where.
+    pub(super) with_producer: bool,
     /// The parameters that are not the cursor, as given: what a link to the next page repeats.
     pub(super) rest: String,
     /// What its readers of history share with others of the same client.
@@ -91,6 +94,7 @@ pub(super) fn read(
         until: None,
         before: None,
         is_descending: false,
+        with_producer: false,
         rest: String::new(),
         share: None,
     };
@@ -123,6 +127,8 @@ pub(super) fn read(
                 // A link repeats the time that was meant, not how long ago it was.
                 rest.append_pair(&name, &until.to_string());
             }
+            // Read before anything else, and repeated nowhere.
+            TICKET => {}
             other => {
                 member(&mut read, other, value, stream.is_some())?;
                 rest.append_pair(other, value);
@@ -164,6 +170,7 @@ fn member(read: &mut ReadQuery, name: &str, value: &str, is_one_stream: bool) ->
             "desc" => read.is_descending = true,
             _ => return Err(parameter(name, "must be asc or desc")),
         },
+        "producer" => read.with_producer = flag(name, value)?,
         "format" => {
             read.payload = match value {
                 "event" => Payload::Event,
@@ -184,7 +191,7 @@ fn member(read: &mut ReadQuery, name: &str, value: &str, is_one_stream: bool) ->
             Some(Err(what)) => return Err(parameter(name, what)),
             None => {
                 let known = "after, since, last, before, until, last_event_id, log, limit, order, stream, type, source, \
-                             subject, data (with a member, as in data.actor=alice), format and event";
+                             subject, data (with a member, as in data.actor=alice), format, event and producer";
                 return Err(parameter(name, &format!("is not known; known are {known}")));
             }
         },
@@ -235,6 +242,14 @@ fn cursor(name: &str, value: &str) -> Result<From, Problem> {
                 format!("{name} must be the seq of an event, 0 for the beginning, at most {}", i64::MAX);
             Err(Problem::new(ProblemCode::CursorInvalid, detail).with("parameter", name))
         }
+    }
+}
+
+pub(super) fn flag(name: &str, value: &str) -> Result<bool, Problem> {
+    match value {
+        "true" => Ok(true),
+        "false" => Ok(false),
+        _ => Err(parameter(name, "must be true or false")),
     }
 }
 

@@ -3,16 +3,16 @@
 //! The routes of the log are dispatched here, on hyper's types: at 50,000 requests a second a router's boxes and clones
 //! cost more than the append itself. Everything else is an axum router.
 
-use super::accept::wants_events;
+use super::access::{self, Access, ClientAddress};
+use super::guard::{self, OverTls};
 use super::limits::{self, Client, Held, Limits};
 use super::listen::Peer;
+use super::stream::{self as event_stream, EventStream};
 use super::{
-    App, Caller, Closing, HttpSettings, Problem, ProblemCode, address, admin, append, body, close,
-    guard::{self, OverTls},
-    history, read,
-    stream::{self, EventStream},
-    streams,
+    App, Caller, Closing, HttpSettings, Problem, ProblemCode, accept, address, admin, append, body, close,
+    history, read, session, streams, tokens,
 };
+use crate::auth::{Auth, Refused};
 use crate::event::{NameError, StreamName};
 use crate::log::Log;
 use axum::Router;
@@ -20,7 +20,7 @@ use axum::body::Body;
 use axum::http::request::Parts;
 use axum::http::{HeaderName, HeaderValue, Method, Request, Response, header};
 use axum::response::IntoResponse;
-use axum::routing::{get, post, put};
+use axum::routing::{delete, get, post, put};
 use futures_util::FutureExt;
 use hyper::body::Incoming;
 use percent_encoding::percent_decode_str;
@@ -71,9 +71,16 @@ struct Shared {
 
 impl Service {
     /// The service of this log. `closing` is set once, when the server begins to stop.
-    pub fn new(log: Log, settings: HttpSettings, closing: watch::Receiver<Option<Closing>>) -> Self {
+    ///
+    /// Without `auth` everyone who reaches it may do everything.
+    pub fn new(
+        log: Log,
+        auth: Option<Auth>,
+        settings: HttpSettings,
+        closing: watch::Receiver<Option<Closing>>,
+    ) -> Self {
         let limits = Arc::new(Limits::new(&settings.limits));
-        let app = App { log, settings: Arc::new(settings), closing, limits };
+        let app = App { limits, log, settings: Arc::new(settings), closing, auth, access: Access::default() };
         let router = Router::new()
             .route("/", get(read::console))
             .route("/healthz", get(read::healthz))
@@ -81,11 +88,16 @@ impl Service {
             .route("/admin/trim", post(admin::trim))
             .route("/admin/holds", get(admin::holds))
             .route("/admin/holds/{stream}/{name}", put(admin::hold).delete(admin::release))
+            .route("/admin/tokens", get(tokens::list).post(tokens::create))
+            .route("/admin/tokens/{id}", delete(tokens::revoke))
+            .route("/auth/session", post(session::begin).delete(session::end))
+            .route("/auth/tickets", post(session::ticket))
             .fallback(|| async {
                 Problem::new(ProblemCode::RouteNotFound, "the API is at /api/v1/{stream} and /api/v1/events")
             })
-            .method_not_allowed_fallback(|| async { Problem::new(ProblemCode::MethodNotAllowed, ALLOW_SAYS) })
-            .with_state(app.clone());
+            .method_not_allowed_fallback(|| async {
+                Problem::new(ProblemCode::MethodNotAllowed, ALLOW_SAYS)
+            });
         Self(Arc::new(Shared { cors: cors(&app), router, app }))
     }
 
@@ -97,9 +109,10 @@ impl Service {
     }
 
     /// Answers a request, whatever it is. `peer` is the other end of its connection.
-    pub(super) async fn answer(&self, request: Request<Incoming>, peer: Peer) -> Answer {
+    pub(super) async fn answer(&self, mut request: Request<Incoming>, peer: Peer) -> Answer {
         let began = Instant::now();
         let address = address::client(peer.address, request.headers(), &self.0.app.settings.trusted_proxies);
+        request.extensions_mut().insert(ClientAddress(address));
         let caller = Caller { address, client: Client::of_address(address, &self.0.app.settings.limits) };
         let id = request_id();
         let method = request.method().clone();
@@ -122,6 +135,10 @@ impl Service {
             *answer.body_mut() = AnswerBody::default();
         }
         let headers = answer.headers_mut();
+        if self.0.app.auth.is_some() {
+            // Nor one that is for one credential to another.
+            headers.append(header::VARY, HeaderValue::from_static("authorization, cookie"));
+        }
         // What is served is data, never a page or a script of its own accord.
         headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
         tracing::debug!(
@@ -189,14 +206,77 @@ impl Service {
 
     /// Everything but appending is in a box: the future of a connection is moved for each request, so it must be small.
     async fn dispatch(&self, request: Request<Incoming>, caller: &Caller) -> Result<Answer, Problem> {
+        let (parts, body) = request.into_parts();
+        match &self.0.app.auth {
+            None => self.route(&self.0.app, parts, body, caller).await,
+            Some(auth) => Box::pin(self.authorised(auth, parts, body, caller)).await,
+        }
+    }
+
+    /// Finds out who asks, and answers on its behalf.
+    async fn authorised(
+        &self,
+        auth: &Auth,
+        parts: Parts,
+        body: Incoming,
+        caller: &Caller,
+    ) -> Result<Answer, Problem> {
         let app = &self.0.app;
-        let (parts, mut body) = request.into_parts();
+        let path = parts.uri.path();
+        let route = Route::of(path);
+        let is_public = route.is_none() && !admin::is_route(path) && !path.starts_with("/auth/");
+        if is_public || session::is_end(&parts.method, &parts.uri, &parts.headers) {
+            return self.route(app, parts, body, caller).await;
+        }
+        let is_read = matches!(parts.method, Method::GET | Method::HEAD);
+        let stream = match route {
+            Some(Route::Stream(name)) if is_read => stream_name(name).ok(),
+            _ => None,
+        };
+        let is_event_source = is_read
+            && matches!(route, Some(Route::Log | Route::Stream(_)))
+            && accept::is_event_source(&parts.headers);
+        let access = match Access::of(auth, &parts, stream.as_ref()).await {
+            Ok(access) => access,
+            Err(refusal) => match refusal.reason().filter(|_| is_event_source) {
+                Some(reason) => return Ok(event_stream::refuse(app, reason)),
+                None => return Err(refusal.into()),
+            },
+        };
+        if is_event_source && !access.is_reader() {
+            return Ok(event_stream::refuse(app, access::reason(Refused::Missing)));
+        }
+        if admin::is_route(path) {
+            access.check_admin()?;
+        }
+        let mut caller = caller.clone();
+        if let Some((_, identity)) = access.known() {
+            caller.client = Some(Client::Credential(identity.name.clone()));
+            if let Some((problem, reason)) = limits::rate(app, &caller) {
+                return match is_event_source {
+                    true => Ok(event_stream::refuse(app, reason)),
+                    false => Err(problem),
+                };
+            }
+        }
+        let log = app.log.by(access.origin(&parts));
+        self.route(&App { log, access, ..app.clone() }, parts, body, &caller).await
+    }
+
+    async fn route(
+        &self,
+        app: &App,
+        parts: Parts,
+        mut body: Incoming,
+        caller: &Caller,
+    ) -> Result<Answer, Problem> {
         let Some(route) = Route::of(parts.uri.path()) else {
-            let request = Request::from_parts(parts, Body::new(body));
+            let mut request = Request::from_parts(parts, Body::new(body));
+            request.extensions_mut().insert(app.clone());
             let Ok(answer) = Box::pin(self.0.router.clone().oneshot(request)).await;
             return Ok(answer.map(AnswerBody::Whole));
         };
-        let answered = self.of_the_log(route, &parts, &mut body, caller).await;
+        let answered = self.of_the_log(app, route, &parts, &mut body, caller).await;
         if answered.as_ref().is_err_and(|problem| !problem.is_about_a_broken_body()) {
             Box::pin(body::discard(&parts.headers, &mut body, &app.settings)).await;
         }
@@ -206,12 +286,12 @@ impl Service {
     /// Answers on a route of the log.
     async fn of_the_log(
         &self,
+        app: &App,
         route: Route<'_>,
         parts: &Parts,
         body: &mut Incoming,
         caller: &Caller,
     ) -> Result<Answer, Problem> {
-        let app = &self.0.app;
         match (&parts.method, route) {
             (&Method::POST, Route::Log) => {
                 Ok(append::append(app, None, &parts.headers, body).await?.map(AnswerBody::Whole))
@@ -290,8 +370,8 @@ pub(super) fn stream_name(segment: &str) -> Result<StreamName, Problem> {
 fn refuse(app: &App, request: &Request<Incoming>, (refusal, reason): (Problem, &'static str)) -> Answer {
     let is_read = matches!(*request.method(), Method::GET | Method::HEAD);
     let is_stream = matches!(Route::of(request.uri().path()), Some(Route::Log | Route::Stream(_)));
-    if is_read && is_stream && wants_events(request.headers()) {
-        stream::refused(app, reason)
+    if is_read && is_stream && accept::is_event_source(request.headers()) {
+        event_stream::refuse(app, reason)
     } else {
         problem(refusal)
     }
@@ -315,13 +395,21 @@ fn cors(app: &App) -> CorsLayer {
         }))
         .allow_methods([Method::GET, Method::POST])
         .allow_headers([
+            header::AUTHORIZATION,
             header::CONTENT_TYPE,
             header::CACHE_CONTROL,
             header::IF_MATCH,
             HeaderName::from_static("idempotency-key"),
             HeaderName::from_static("last-event-id"),
         ])
-        .expose_headers([header::LOCATION, header::LINK, header::RETRY_AFTER, history::GAPS, REQUEST_ID])
+        .expose_headers([
+            header::WWW_AUTHENTICATE,
+            header::LOCATION,
+            header::LINK,
+            header::RETRY_AFTER,
+            history::GAPS,
+            REQUEST_ID,
+        ])
         .max_age(Duration::from_secs(3600))
 }
 

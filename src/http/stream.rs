@@ -3,12 +3,14 @@
 //! A native EventSource ends for good on any answer but a 200 event stream. So once a request is well-formed, whatever
 //! must be said is said inside a stream that then ends: the EventSource comes back by itself.
 
-use super::accept::wants_events;
+use super::accept::is_event_source;
+use super::access;
 use super::limits::{Held, OVERLOADED};
 use super::query::{Payload, ReadQuery};
 use super::service::{Answer, AnswerBody};
 use super::transfer::Transfer;
 use super::{App, Caller, Closing, Problem, ProblemCode};
+use crate::auth::Refused;
 use crate::event::{EventType, Pattern, Seq};
 use crate::frames::Format;
 use crate::log::{From, Gap, Log, Reader, ReaderOptions, Reset, Step};
@@ -37,8 +39,8 @@ pub(super) async fn open(
 ) -> Result<Answer, Problem> {
     let client = caller.client.as_ref();
     let Some(place) = app.limits.stream(client) else {
-        if wants_events(headers) {
-            return Ok(refused(app, OVERLOADED));
+        if is_event_source(headers) {
+            return Ok(refuse(app, OVERLOADED));
         }
         let detail = "close one of the client's streams first";
         let max = app.settings.limits.client_streams_max;
@@ -48,7 +50,7 @@ pub(super) async fn open(
 }
 
 /// A stream that says why there is none now, and when to come back.
-pub(super) fn refused(app: &App, reason: &str) -> Answer {
+pub(super) fn refuse(app: &App, reason: &str) -> Answer {
     let mut out = Vec::new();
     put_notice(&mut out, reason, Some(random_between(app.settings.retry)));
     respond(AnswerBody::Whole(Body::from(out)))
@@ -126,6 +128,7 @@ async fn open_at(app: &App, query: ReadQuery, caller: &Caller, place: Held) -> A
         silent_until,
         timer: Box::pin(sleep_until(silent_until)),
         closing: app.closing.clone(),
+        ended: app.access.ended().map(|ended| Box::pin(ended) as Ended),
         is_over: false,
         aged_at: app
             .settings
@@ -197,6 +200,8 @@ pub(super) struct EventStream {
     /// Rings at `silent_until` or before; put forward only when it has rung, so that a chunk does not touch it.
     timer: Pin<Box<Sleep>>,
     closing: watch::Receiver<Option<Closing>>,
+    /// Comes to its end with the credential, if there is one that can end.
+    ended: Option<Ended>,
     is_over: bool,
     /// When it has lasted long enough.
     aged_at: Option<Instant>,
@@ -204,6 +209,9 @@ pub(super) struct EventStream {
     _place: Held,
     record: Record,
 }
+
+/// The end of a credential.
+type Ended = Pin<Box<dyn Future<Output = Refused> + Send>>;
 
 impl EventStream {
     /// Sends the stream to its end: the limit's, the client's or the server's.
@@ -218,6 +226,7 @@ impl EventStream {
             Some(at) => Box::pin(sleep_until(at)),
             None => Box::pin(std::future::pending()),
         };
+        let mut ended = self.ended.take();
         // Even a stream that ends at once says first when to come back.
         let opening = match self.search {
             None => self.open(),
@@ -234,6 +243,7 @@ impl EventStream {
                     Some(self.end(closing.reason()))
                 }
                 () = &mut aged => Some(self.end(AGE)),
+                refused = holds(&mut ended) => Some(self.end(access::reason(refused))),
                 () = transfer.gone() => return Ok(()),
                 chunk = self.next() => chunk,
             };
@@ -369,6 +379,14 @@ impl EventStream {
         // During a search nothing has yet said when to come back.
         put_notice(&mut out, reason, self.search.is_some().then_some(self.retry));
         Bytes::from(out)
+    }
+}
+
+/// Waits for the end of a credential, for ever where there is none.
+async fn holds(ended: &mut Option<Ended>) -> Refused {
+    match ended {
+        Some(ended) => ended.await,
+        None => std::future::pending().await,
     }
 }
 

@@ -2,7 +2,7 @@
 
 use super::query::{once, parameter, push};
 use super::{App, Problem, ProblemCode, accept, form, page};
-use crate::event::{Pattern, Seq, StreamName};
+use crate::event::{Pattern, Selection, Seq, StreamName};
 use crate::log::{StreamTotals, StreamsError};
 use axum::http::request::Parts;
 use axum::http::{HeaderValue, header};
@@ -57,11 +57,14 @@ struct Listing<'s> {
 /// The streams, a page at a time.
 pub(super) async fn list(app: &App, request: &Parts) -> Result<Response, Problem> {
     accept::check_json(&request.headers)?;
+    app.access.check_reader()?;
     let query = ListQuery::read(request.uri.query().unwrap_or_default())?;
     let limit = query.limit.unwrap_or(LIMIT_DEFAULT);
     let after = query.after_name.unwrap_or_default();
+    let granted = app.access.reading();
     // One more than is shown tells whether there is a next page.
-    let mut found = app.log.streams(&query.streams, &after, limit + 1).await.map_err(problem)?;
+    let mut found =
+        app.log.streams(&query.streams, granted.as_deref(), &after, limit + 1).await.map_err(problem)?;
     let has_more = found.len() > limit;
     found.truncate(limit);
     let next = found.last().filter(|_| has_more).map(|last| {
@@ -87,7 +90,10 @@ pub(super) async fn one(app: &App, request: &Parts, name: StreamName) -> Result<
         let name = pair.map_or_else(|name| name, |(name, _)| name);
         return Err(parameter(&name, "is not known; the totals of a stream take none"));
     }
-    let Some(totals) = app.log.stream(&name).await.map_err(problem)? else {
+    app.access.check_reader()?;
+    let granted = Selection { granted: app.access.reading(), ..Selection::all() };
+    let found = app.log.stream(&name).await.map_err(problem)?;
+    let Some(totals) = found.filter(|_| granted.may_read(name.as_str())) else {
         return Err(not_found(&name));
     };
     let body = serde_json::to_vec(&StreamJson::of(&totals)).expect("totals always serialise");

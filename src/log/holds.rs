@@ -2,7 +2,7 @@
 
 use super::writer::Command;
 use super::{AppendError, Log};
-use crate::event::StreamName;
+use crate::event::{Origin, StreamName};
 use crate::store::{HeldStream, Hold, StoreError};
 use std::sync::Arc;
 use tokio::sync::oneshot;
@@ -34,6 +34,7 @@ pub(super) struct HoldCommand {
     pub(super) name: Arc<str>,
     pub(super) reason: Option<Arc<str>>,
     pub(super) is_release: bool,
+    pub(super) origin: Option<Arc<Origin>>,
     pub(super) reply: oneshot::Sender<Result<(Hold, bool), HoldError>>,
 }
 
@@ -78,7 +79,7 @@ impl Log {
         is_release: bool,
     ) -> Result<(Hold, bool), HoldError> {
         let (reply, answer) = oneshot::channel();
-        let command = HoldCommand { stream, name, reason, is_release, reply };
+        let command = HoldCommand { stream, name, reason, is_release, origin: self.origin.clone(), reply };
         self.ask(Command::Hold(command)).await?;
         answer.await.unwrap_or(Err(HoldError::Append(AppendError::Unavailable)))
     }

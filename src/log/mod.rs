@@ -23,6 +23,7 @@ mod reader;
 mod resume;
 mod retention;
 mod streams;
+mod tokens;
 mod trim;
 mod trims;
 mod window;
@@ -33,17 +34,20 @@ pub use plan::{Append, ExpectedLastSeq, Refusal};
 pub use reader::{Gap, ReadError, Reader, ReaderOptions, Step};
 pub use resume::{From, Reset, Resume};
 pub use streams::StreamsError;
+pub use tokens::{TOKENS_MAX, TokenError, TokenTable};
 pub use trim::{TrimReport, TrimRequest};
 pub use writer::LogFailed;
 
-pub use crate::store::{HeldStream, Hold, StreamTotals};
+pub use crate::store::{HeldStream, Hold, StoredToken, StreamTotals};
 
-use crate::event::{Event, Receipt, RetentionRules, Selection, Seq, Timestamp};
+use crate::event::{Event, Origin, Receipt, RetentionRules, Selection, Seq, Timestamp};
 use crate::store::{self, OpenError, Store, StoreError, StoreSettings};
 use history::History;
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
+use tokens::SealKey;
 use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
@@ -89,6 +93,8 @@ pub struct Log {
     shared: Arc<Shared>,
     /// Bounded by requests; the writer is the one receiver, and closes it when the log closes or fails.
     queue: mpsc::Sender<Command>,
+    /// On whose behalf this handle asks.
+    origin: Option<Arc<Origin>>,
 }
 
 /// What the handles, the readers and the writer share.
@@ -110,6 +116,9 @@ pub(crate) struct Shared {
     queue_bytes: Arc<Semaphore>,
     queue_bytes_max: usize,
     history: History,
+    /// Set by the writer only, after the commit; wakes whoever has let someone in by them.
+    tokens: watch::Sender<Arc<TokenTable>>,
+    seal_key: SealKey,
 }
 
 impl Shared {
@@ -158,6 +167,8 @@ impl Log {
         let read = |source| OpenError::Sqlite { path: settings.store.file.clone(), source };
         let trims = StreamTrims::new(opened.appender.stream_marks().await.map_err(read)?);
         let retained = opened.appender.retained().await.map_err(read)?;
+        let tokens = tokens::table(opened.appender.tokens().await.map_err(read)?);
+        let seal_key = SealKey::new(opened.appender.seal_key().await.map_err(read)?);
         // The window has no holes: it begins beyond them.
         let loaded_after = state.trimmed_seq.max(trims.max_seq());
         let window = Window::new(settings.window_bytes_max, state.last_seq, loaded_after);
@@ -176,12 +187,27 @@ impl Log {
             pulse: watch::Sender::new(()),
             queue_bytes: Arc::new(Semaphore::new(settings.queue_bytes_max)),
             queue_bytes_max: settings.queue_bytes_max,
+            tokens: watch::Sender::new(tokens),
+            seal_key,
         });
         let (queue, commands) = mpsc::channel(settings.queue_requests_max);
         let loading = tokio::spawn(load_window(shared.clone()));
         let writer = Writer::new(opened, retained, shared.clone(), commands, loading, &settings);
         let task = tokio::spawn(writer.run());
-        Ok((Self { shared, queue }, LogTask { task }))
+        Ok((Self { shared, queue, origin: None }, LogTask { task }))
+    }
+
+    /// A handle that asks on someone's behalf: what it appends, and what the server appends for what it asks, is stored with
+    /// this origin.
+    pub fn by(&self, origin: Option<Arc<Origin>>) -> Self {
+        Self { origin, ..self.clone() }
+    }
+
+    /// Who appended these events, and from where, where that is known.
+    ///
+    /// *Errors*: the table could not be read. *Cancel safety*: safe.
+    pub async fn origins(&self, seqs: &[Seq]) -> Result<HashMap<Seq, Origin>, StoreError> {
+        self.shared.store.origins(seqs).await
     }
 
     /// The log's identity.
@@ -203,7 +229,8 @@ impl Log {
     ///
     /// *Errors*: see [`AppendError`]; only [`AppendError::Unavailable`] leaves open whether it was stored.
     /// *Cancel safety*: dropping the future never cancels the commit.
-    pub async fn append(&self, append: Append) -> Result<Vec<Receipt>, AppendError> {
+    pub async fn append(&self, mut append: Append) -> Result<Vec<Receipt>, AppendError> {
+        append.origin.clone_from(&self.origin);
         let bytes = append.contents.iter().map(|content| content.size_bytes()).sum::<usize>();
         // A request larger than the whole queue takes all of it, rather than be refused for ever.
         let permits =

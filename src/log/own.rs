@@ -1,7 +1,7 @@
 //! The events of the server's own stream: what it did to the log, as events like all others.
 
-use crate::event::{Content, EventType, Seq, StreamName};
-use crate::store::{Cause, Hold, UntoldTrim};
+use crate::event::{Content, EventType, Pattern, Seq, StreamName};
+use crate::store::{Cause, Hold, StoredToken, UntoldTrim};
 use serde::Serialize;
 use std::sync::Arc;
 
@@ -51,6 +51,40 @@ pub(super) fn held(hold: &Hold) -> Content {
 pub(super) fn released(hold: &Hold, reason: Option<&str>) -> Content {
     let data = HoldData { stream: hold.stream.as_str(), name: &hold.name, reason };
     event("evertail.released", Some(&hold.stream), &data)
+}
+
+#[derive(Serialize)]
+struct TokenData<'a> {
+    id: &'a str,
+    name: &'a str,
+    append: Vec<String>,
+    read: Vec<String>,
+    admin: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    expires_at: Option<String>,
+}
+
+/// A token was made. Neither it nor its hash is told.
+pub(super) fn token_created(token: &StoredToken) -> Content {
+    about_token("evertail.token_created", token)
+}
+
+/// A token was revoked.
+pub(super) fn token_revoked(token: &StoredToken) -> Content {
+    about_token("evertail.token_revoked", token)
+}
+
+fn about_token(r#type: &'static str, token: &StoredToken) -> Content {
+    let texts = |patterns: &[Pattern]| patterns.iter().map(Pattern::to_string).collect();
+    let data = TokenData {
+        id: &token.id,
+        name: &token.name,
+        append: texts(&token.append),
+        read: texts(&token.read),
+        admin: token.admin,
+        expires_at: token.expires_at.map(|time| time.to_string()),
+    };
+    event(r#type, None, &data)
 }
 
 /// The stream that it is about is its subject.

@@ -3,17 +3,20 @@
 //! A pure function of the log's position, the time, the batch, and what the table knows of its ids and streams. No
 //! clock, no random source, no I/O: the same block applied to the same log gives the same events everywhere.
 
-use crate::event::{Content, Event, Receipt, Seq, StreamName, Timestamp};
+use crate::event::{Content, Event, Origin, Receipt, Seq, StreamName, Timestamp};
 use crate::store::{IdKey, Known, StreamEnd};
 use std::collections::HashMap;
+use std::sync::Arc;
 
 /// One request to append: all of its events or none.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Default)]
 pub struct Append {
     /// The events, in order.
     pub contents: Vec<Content>,
     /// Append only if the log is where the producer thinks it is.
     pub expected: Option<ExpectedLastSeq>,
+    /// Who asks, where that is known. [`super::Log::append`] takes it from its handle: see [`super::Log::by`].
+    pub origin: Option<Arc<Origin>>,
 }
 
 /// A condition on the newest seq (`If-Match`).
@@ -75,6 +78,8 @@ pub(super) struct Knowledge {
 pub(super) struct Plan {
     /// New events, continuing the log.
     pub(super) events: Vec<Event>,
+    /// Their origins; shorter than they are where the last ones have none.
+    pub(super) origins: Vec<Option<Arc<Origin>>>,
     /// The answer to each request, valid once the events are durable.
     pub(super) outcomes: Vec<Result<Vec<Receipt>, Refusal>>,
 }
@@ -98,6 +103,10 @@ pub(super) fn plan<'a>(
                     known.ends.remove(&event.content.stream);
                 }
             }
+        }
+        if append.origin.is_some() && plan.events.len() > kept {
+            plan.origins.resize(kept, None);
+            plan.origins.resize(plan.events.len(), append.origin.clone());
         }
         for event in &plan.events[kept..] {
             if let Some(last_seq) = known.last_seqs.get_mut(&event.content.stream) {
@@ -186,7 +195,6 @@ fn repeat(found: &Known, content: &Content) -> Result<Receipt, Seq> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::sync::Arc;
 
     const POSITION: Position = Position { last_seq: 10, last_created_at: Timestamp::EPOCH };
 
@@ -197,7 +205,7 @@ mod tests {
             content.data = Some(Arc::from(*data));
             content
         });
-        Append { contents: contents.collect(), expected: None }
+        Append { contents: contents.collect(), ..Append::default() }
     }
 
     fn seqs(outcome: &Result<Vec<Receipt>, Refusal>) -> Vec<(Seq, bool)> {
@@ -220,6 +228,24 @@ mod tests {
     }
 
     #[test]
+    fn origins_stay_with_their_events() {
+        let by = |name: &str| Some(Arc::new(Origin { producer: name.into(), address: None }));
+        let from = |append: Append, name| Append { origin: by(name), ..append };
+        let batch = [
+            append(&[(None, "1")]),
+            from(append(&[(Some("x"), "1"), (None, "2")]), "b"),
+            from(append(&[(Some("x"), "other")]), "refused"),
+            from(append(&[(Some("x"), "1")]), "repeat"),
+            append(&[(None, "3")]),
+            from(append(&[(None, "4")]), "c"),
+            append(&[(None, "5")]),
+        ];
+        let plan = plan(POSITION, Timestamp::EPOCH, batch.iter(), Knowledge::default());
+        assert_eq!(plan.events.len(), 6);
+        assert_eq!(plan.origins, [None, by("b"), by("b"), None, by("c")]);
+    }
+
+    #[test]
     fn no_refusal_names_a_seq_that_its_own_request_would_have_had() {
         let twice = append(&[(Some("x"), "1"), (Some("x"), "2")]);
         let plan = plan(POSITION, Timestamp::EPOCH, [twice].iter(), Knowledge::default());
@@ -229,7 +255,7 @@ mod tests {
     fn close() -> Append {
         let mut content = Content::new(StreamName::parse("a").unwrap());
         content.r#type = crate::event::EventType::closed();
-        Append { contents: vec![content], expected: None }
+        Append { contents: vec![content], ..Append::default() }
     }
 
     #[test]

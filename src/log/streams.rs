@@ -23,17 +23,19 @@ pub enum StreamsError {
 }
 
 impl Log {
-    /// The streams that any of the patterns means, or all, by name: at most so many that follow `after`.
+    /// The streams that any of the patterns means, or all, by name, and of those what is granted, if not all is: at most so
+    /// many that follow `after`.
     ///
     /// *Errors*: see [`StreamsError`]. *Cancel safety*: safe.
     pub async fn streams(
         &self,
         patterns: &[Pattern],
+        granted: Option<&[Pattern]>,
         after: &str,
         count: usize,
     ) -> Result<Vec<StreamTotals>, StreamsError> {
         let mut bounds = self.shared.bounds.subscribe();
-        let streams = self.shared.store.streams(patterns, after, count).await?;
+        let streams = self.shared.store.streams(patterns, granted, after, count).await?;
         // A commit is in the table before the log shows it. Another process's may not even be on disk: a total of it
         // could be gone after a crash.
         let newest = streams.iter().map(|stream| stream.last_seq).max().unwrap_or(0);
@@ -48,7 +50,7 @@ impl Log {
     /// *Errors*: see [`StreamsError`]. *Cancel safety*: safe.
     pub async fn stream(&self, name: &StreamName) -> Result<Option<StreamTotals>, StreamsError> {
         let pattern = Pattern::Exact(name.as_str().to_owned());
-        Ok(self.streams(&[pattern], "", 1).await?.pop())
+        Ok(self.streams(&[pattern], None, "", 1).await?.pop())
     }
 
     /// Ends a stream: appends its final event, which has the reason as payload, and takes no other after it. Closing it
@@ -64,7 +66,7 @@ impl Log {
         let mut content = Content::new(stream);
         content.r#type = EventType::closed();
         content.data = reason.map(|reason| Arc::from(format!("{{\"reason\":{}}}", quote(reason))));
-        let receipts = self.append(Append { contents: vec![content], expected }).await?;
+        let receipts = self.append(Append { contents: vec![content], expected, origin: None }).await?;
         Ok(receipts.into_iter().next().expect("an event has a receipt"))
     }
 

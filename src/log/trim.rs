@@ -3,7 +3,7 @@
 use super::retention::excess;
 use super::writer::Command;
 use super::{AppendError, Log};
-use crate::event::{Pattern, Retention, Seq, StreamName, Timestamp};
+use crate::event::{Origin, Pattern, Retention, Seq, StreamName, Timestamp};
 use crate::store::{Excess, HeldStream, Shares, StoreError, StreamTotals};
 use std::sync::Arc;
 use tokio::sync::oneshot;
@@ -43,6 +43,7 @@ pub struct TrimReport {
 pub(super) struct Trim {
     pub(super) stream: Option<StreamName>,
     pub(super) reason: Option<Arc<str>>,
+    pub(super) origin: Option<Arc<Origin>>,
     /// What is still to go.
     pub(super) excess: Excess,
     pub(super) done: Done,
@@ -82,6 +83,7 @@ impl Log {
         let trim = Trim {
             stream: request.stream.clone(),
             reason: request.reason.clone(),
+            origin: self.origin.clone(),
             excess,
             done: Done::default(),
             reply,
@@ -126,7 +128,7 @@ impl Log {
         let patterns: Vec<_> = rules.streams.iter().map(|rule| rule.streams.clone()).collect();
         let mut after = String::new();
         loop {
-            let streams = self.shared.store.streams(&patterns, &after, 256).await?;
+            let streams = self.shared.store.streams(&patterns, None, &after, 256).await?;
             let Some(last) = streams.last() else { return Ok(reports) };
             last.name.as_str().clone_into(&mut after);
             for stream in streams {
@@ -157,7 +159,7 @@ impl Log {
 
     async fn stream_totals(&self, stream: &StreamName) -> Result<Option<StreamTotals>, StoreError> {
         let pattern = Pattern::Exact(stream.as_str().to_owned());
-        Ok(self.shared.store.streams(&[pattern], "", 1).await?.pop())
+        Ok(self.shared.store.streams(&[pattern], None, "", 1).await?.pop())
     }
 
     async fn report(

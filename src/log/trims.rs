@@ -69,12 +69,10 @@ impl StreamTrims {
             return None;
         }
         let marks = self.marks.read().unwrap_or_else(PoisonError::into_inner);
-        let is_asked = |stream: &StreamName| {
-            selection.streams.is_empty() || selection.streams.iter().any(|p| p.matches(stream.as_str()))
-        };
-        let lost = marks
-            .iter()
-            .filter(|(stream, mark)| mark.count > told && mark.trimmed_seq > cursor && is_asked(stream));
+        let is_new = |mark: &Mark| mark.count > told && mark.trimmed_seq > cursor;
+        // A gap names no stream that its reader may not read.
+        let lost =
+            marks.iter().filter(|(stream, mark)| is_new(mark) && selection.matches_stream(stream.as_str()));
         let (mut streams, mut to) = (Vec::new(), 0);
         for (stream, mark) in lost {
             to = to.max(mark.trimmed_seq);
@@ -90,6 +88,7 @@ impl StreamTrims {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::event::Pattern;
 
     #[test]
     fn a_reader_is_told_of_what_it_asked_for_and_not_twice() {
@@ -105,6 +104,8 @@ mod tests {
         assert_eq!(trims.gap(0, 20, &all), None);
         assert_eq!(trims.gap(0, 4, &Selection::stream(&name("a"))), gap(5, 10, &["a"]));
         assert_eq!(trims.gap(0, 4, &Selection::stream(&name("c"))), None);
+        let granted = Some([Pattern::Exact("b".into())].into());
+        assert_eq!(trims.gap(0, 4, &Selection { granted, ..Selection::all() }), gap(5, 20, &["b"]));
         assert_eq!(trims.gap(3, 4, &all), None);
         trims.set(name("a"), 12, 4);
         assert_eq!((trims.count(), trims.max_seq()), (4, 20));

@@ -8,6 +8,7 @@ use super::holds::HoldCommand;
 use super::plan::{Append, Knowledge, Plan, Position, Refusal, plan};
 use super::pulse::Pulse;
 use super::retention::Keeper;
+use super::tokens::TokenCommand;
 use super::trim::Trim;
 use super::{AppendError, LogSettings, Shared};
 use crate::event::{Event, Receipt, Selection, Seq, StreamName, Timestamp};
@@ -55,6 +56,7 @@ pub(super) enum Command {
     Append(Queued),
     Trim(Trim),
     Hold(HoldCommand),
+    Token(TokenCommand),
     Close,
 }
 
@@ -161,6 +163,7 @@ impl Writer {
                 }
                 Command::Trim(trim) => self.trims.push_back(trim),
                 Command::Hold(command) => self.change_hold(command).await?,
+                Command::Token(command) => self.change_token(command).await?,
                 Command::Close => self.commands.close(),
             }
             self.pulse.beat(&self.shared.pulse);
@@ -263,7 +266,7 @@ impl Writer {
         if appends().all(|append| append.expected.is_none()) {
             let plan = plan(self.position, now, appends(), Knowledge::default());
             if plan.outcomes.iter().all(Result::is_ok) {
-                match encode_during(self.appender.append(&plan.events), &plan.events).await {
+                match encode_during(self.appender.append(&plan.events, &plan.origins), &plan.events).await {
                     Ok(frames) => return Ok((plan, frames)),
                     Err(CommitError::Conflict) => {}
                     Err(error) => return Err(error),
@@ -273,7 +276,8 @@ impl Writer {
         while !self.lock().await? {}
         let known = self.look_up(appends()).await.map_err(CommitError::Failed)?;
         let plan = plan(self.position, now, appends(), known);
-        let frames = encode_during(self.appender.append_locked(&plan.events), &plan.events).await?;
+        let frames =
+            encode_during(self.appender.append_locked(&plan.events, &plan.origins), &plan.events).await?;
         Ok((plan, frames))
     }
 
@@ -317,6 +321,8 @@ impl Writer {
         if self.data_version == Some(version) {
             return Ok(());
         }
+        // What another process has revoked is revoked.
+        self.load_tokens().await?;
         match self.notice().await {
             Ok(()) => self.data_version = Some(version),
             // Not now; the version is not kept, so the next tick tries again.

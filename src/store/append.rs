@@ -16,7 +16,7 @@ use super::notes::Notes;
 use super::read::{from_sql, log_state, to_sql};
 use super::shape::Shape;
 use super::{CommitError, LogState, StoreError, row};
-use crate::event::{Content, Event, Seq, StreamName};
+use crate::event::{Content, Event, Origin, Seq, StreamName};
 use futures_util::TryStreamExt;
 use sqlx::query::Query;
 use sqlx::sqlite::{Sqlite, SqliteArguments};
@@ -35,6 +35,10 @@ const WAL_BYTES_WARNED: u64 = 64 << 20;
 const PAGES_OF_UPKEEP: u64 = 16;
 /// How many looked-up keys go into one statement.
 pub(super) const LOOKUP_KEYS_MAX: usize = 256;
+
+/// The origin of each event of an append, by its place; those behind the end have none, so that where nobody is known the
+/// list is empty and costs nothing.
+pub type Origins<'a> = &'a [Option<Arc<Origin>>];
 
 /// An event's own key.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -128,8 +132,8 @@ impl Appender {
     ///
     /// *Errors*: see [`CommitError`]; only after [`CommitError::Failed`] may they be stored all the same.
     /// *Cancel safety*: none; the writer task never drops it.
-    pub async fn append(&mut self, events: &[Event]) -> Result<(), CommitError> {
-        self.execute(events, true).await
+    pub async fn append(&mut self, events: &[Event], origins: Origins<'_>) -> Result<(), CommitError> {
+        self.execute(events, origins, true).await
     }
 
     /// Takes the write lock of the file, so that nothing changes between a look and an append.
@@ -141,8 +145,8 @@ impl Appender {
     }
 
     /// Commits these events under the lock, and releases it.
-    pub async fn append_locked(&mut self, events: &[Event]) -> Result<(), CommitError> {
-        self.execute(events, false).await
+    pub async fn append_locked(&mut self, events: &[Event], origins: Origins<'_>) -> Result<(), CommitError> {
+        self.execute(events, origins, false).await
     }
 
     /// Releases the lock and leaves the file as it was.
@@ -162,14 +166,19 @@ impl Appender {
         }
     }
 
-    async fn execute(&mut self, events: &[Event], is_begin: bool) -> Result<(), CommitError> {
+    async fn execute(
+        &mut self,
+        events: &[Event],
+        origins: Origins<'_>,
+        is_begin: bool,
+    ) -> Result<(), CommitError> {
         if events.is_empty() {
             return if is_begin { Ok(()) } else { self.unlock().await };
         }
         if cfg!(feature = "without-storage") {
             return Ok(());
         }
-        let shape = Shape::of(events, is_begin);
+        let shape = Shape::of(events, origins, is_begin);
         let arguments = shape.arguments(events).map_err(|error| CommitError::Failed(error.into()))?;
         let result =
             sqlx::query_with(AssertSqlSafe(shape.sql()), arguments).execute(&mut self.connection).await;

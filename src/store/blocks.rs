@@ -11,7 +11,7 @@
 //! A block is in the index whole, with the mark that says so, or not at all; then it is added later.
 
 use super::append::Appender;
-use super::read::{Store, from_sql, push_any, to_sql};
+use super::read::{Store, from_sql, push_names, to_sql};
 use super::{CommitError, StoreError};
 use crate::event::{Pattern, Selection, Seq};
 use sqlx::{QueryBuilder, Row, SqliteConnection};
@@ -147,8 +147,7 @@ impl Store {
         query.push(
             ") SELECT total(events), group_concat(block || ':' || seqs, ' ') FROM looked_at CROSS JOIN blocks WHERE block = number",
         );
-        push_any(&mut query, "stream", &selection.streams);
-        push_any(&mut query, "type", &selection.types);
+        push_names(&mut query, selection);
         let row = query.build().fetch_one(self.pool()).await?;
         if row.try_get::<f64, _>(0)? >= dense as f64 {
             return Ok(None);
@@ -168,12 +167,14 @@ impl Store {
 /// Most blocks that one statement may look at.
 pub(super) fn blocks_max(selection: &Selection) -> Seq {
     let is_exact = |pattern: &Pattern| matches!(pattern, Pattern::Exact(_));
-    let streams = selection.streams.len() as Seq;
-    if streams > 0 && selection.streams.iter().all(is_exact) {
-        (BLOCKS_SOUGHT_MAX / streams).max(BLOCKS_SCANNED_MAX)
-    } else {
-        BLOCKS_SCANNED_MAX
-    }
+    // What is granted is sought as what is asked for is, where nothing else is said.
+    let streams = match selection.granted.as_deref() {
+        Some(granted) if selection.streams.is_empty() => granted,
+        _ => &selection.streams,
+    };
+    let is_sought = !streams.is_empty() && streams.iter().all(is_exact);
+    let streams = streams.len() as Seq;
+    if is_sought { (BLOCKS_SOUGHT_MAX / streams).max(BLOCKS_SCANNED_MAX) } else { BLOCKS_SCANNED_MAX }
 }
 
 /// Reads `block:place,place block:place`.

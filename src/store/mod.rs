@@ -24,17 +24,19 @@ mod excess;
 mod holds;
 mod notes;
 mod open;
+mod origins;
 mod read;
 mod row;
 mod shape;
 mod source;
 mod streams;
 mod text;
+mod tokens;
 mod trim;
 mod untold;
 mod vacuum;
 
-pub use append::{Appender, IdKey, Known};
+pub use append::{Appender, IdKey, Known, Origins};
 pub use error::{CommitError, OpenError, StoreError};
 pub use excess::{Excess, Shares};
 pub use holds::{HeldStream, Hold};
@@ -42,6 +44,7 @@ pub use open::{Opened, StoreSettings, open};
 pub use read::{PageLimits, Store, StoredPage};
 pub use streams::{StreamEnd, StreamSize, StreamTotals};
 pub use text::{TextEvents, TextPage};
+pub use tokens::StoredToken;
 pub use trim::{StreamMarks, Trimmed};
 pub use untold::{Cause, UntoldTrim};
 

@@ -213,6 +213,29 @@ pub(super) fn push_any(query: &mut QueryBuilder<Sqlite>, column: &'static str, p
     }
 }
 
+/// The names of a selection: any of its streams, any of its types, and of those only what is granted. The columns are
+/// `stream` and `type`.
+pub(super) fn push_names(query: &mut QueryBuilder<Sqlite>, selection: &Selection) {
+    push_any(query, "stream", &selection.streams);
+    push_any(query, "type", &selection.types);
+    push_granted(query, "stream", selection.granted.as_deref());
+}
+
+/// ` AND (...)` for the streams that may be read. An empty list is none of them.
+pub(super) fn push_granted(
+    query: &mut QueryBuilder<Sqlite>,
+    column: &'static str,
+    granted: Option<&[Pattern]>,
+) {
+    match granted {
+        None => {}
+        Some([]) => {
+            query.push(" AND false");
+        }
+        Some(granted) => push_any(query, column, granted),
+    }
+}
+
 pub(super) async fn cursor_before(
     connection: &mut SqliteConnection,
     time: Timestamp,

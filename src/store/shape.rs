@@ -1,5 +1,6 @@
 //! The SQL of an append, and what it binds: few statements, the same for every batch of one shape.
 
+use super::append::Origins;
 use super::read::to_sql;
 use crate::event::{Event, Seq, StreamName};
 use sqlx::Arguments;
@@ -23,6 +24,8 @@ struct Total {
 pub(super) struct Shape<'e> {
     rows: usize,
     has_ids: bool,
+    /// Of the events from the first on; empty where nobody is known, and then the columns are left out.
+    origins: Origins<'e>,
     is_begin: bool,
     totals: BTreeMap<&'e StreamName, Total>,
     /// Streams that end, and the seqs with which they do.
@@ -30,7 +33,7 @@ pub(super) struct Shape<'e> {
 }
 
 impl<'e> Shape<'e> {
-    pub(super) fn of(events: &'e [Event], is_begin: bool) -> Self {
+    pub(super) fn of(events: &'e [Event], origins: Origins<'e>, is_begin: bool) -> Self {
         let mut totals = BTreeMap::new();
         for event in events {
             let total = totals.entry(&event.content.stream).or_insert(Total {
@@ -50,7 +53,7 @@ impl<'e> Shape<'e> {
         let has_ids = events.iter().any(|event| event.content.id.is_some());
         let ends = events.iter().filter(|event| event.content.r#type.is_closed());
         let ends = ends.map(|event| (&event.content.stream, event.seq)).collect();
-        Self { rows: events.len(), has_ids, is_begin, totals, ends }
+        Self { rows: events.len(), has_ids, origins, is_begin, totals, ends }
     }
 
     /// Its SQL. A failure rolls the whole transaction back, so that no statement needs a journal of its own.
@@ -75,12 +78,17 @@ impl<'e> Shape<'e> {
             sql.push_str(") AS ends WHERE name = ends.column1;");
         }
         for (_, room) in statements(self.rows) {
+            let (columns, row) = match self.origins {
+                [] => ("", "(?,?,?,?,?,?,?,?)"),
+                _ => (", producer, address", "(?,?,?,?,?,?,?,?,?,?)"),
+            };
             sql.push_str(
                 "WITH batch (rows, created_at) AS (VALUES (?, ?))
-                 INSERT OR ROLLBACK INTO log (seq, stream, source, id, type, subject, time, data, created_at)
-                 SELECT *, (SELECT created_at FROM batch) FROM (",
+                 INSERT OR ROLLBACK INTO log (seq, stream, source, id, type, subject, time, data",
             );
-            push_rows(&mut sql, room, "(?,?,?,?,?,?,?,?)");
+            sql.push_str(columns);
+            sql.push_str(", created_at) SELECT *, (SELECT created_at FROM batch) FROM (");
+            push_rows(&mut sql, room, row);
             sql.push_str(") LIMIT (SELECT rows FROM batch);");
             if self.has_ids {
                 sql.push_str(
@@ -96,7 +104,8 @@ impl<'e> Shape<'e> {
     /// What its SQL binds. Room that is left over at the end stays NULL.
     pub(super) fn arguments(&self, events: &[Event]) -> Result<SqliteArguments, sqlx::Error> {
         let mut arguments = SqliteArguments::default();
-        arguments.reserve(self.totals.len() * 10 + (events.len() + 2) * 8, 0);
+        let columns = if self.origins.is_empty() { 8 } else { 10 };
+        arguments.reserve(self.totals.len() * 10 + (events.len() + 2) * columns, 0);
         for (name, total) in &self.totals {
             add(&mut arguments, name.shared())?;
             for number in [total.first_seq, total.last_seq, total.events, total.bytes] {
@@ -118,7 +127,7 @@ impl<'e> Shape<'e> {
                 add(&mut arguments, None::<i64>)?;
             }
         }
-        let mut rest = events;
+        let (mut rest, mut origins) = (events, self.origins.iter());
         for (rows, _) in statements(self.rows) {
             let (events, behind) = rest.split_at(rows);
             rest = behind;
@@ -134,6 +143,11 @@ impl<'e> Shape<'e> {
                 add(&mut arguments, content.subject.clone())?;
                 add(&mut arguments, content.time.clone())?;
                 add(&mut arguments, content.data.clone())?;
+                if !self.origins.is_empty() {
+                    let origin = origins.next().and_then(Option::as_ref);
+                    add(&mut arguments, origin.map(|origin| origin.producer.clone()))?;
+                    add(&mut arguments, origin.and_then(|origin| origin.address.clone()))?;
+                }
             }
         }
         Ok(arguments)

@@ -1,7 +1,7 @@
 //! Where the events of a page come from: a range of seqs, a look at each event of a range, or seqs that the index told.
 
 use super::StoreError;
-use super::read::{Store, push_any, to_sql};
+use super::read::{Store, push_names, to_sql};
 use crate::event::{Selection, Seq};
 use sqlx::QueryBuilder;
 use sqlx::sqlite::Sqlite;
@@ -79,8 +79,7 @@ impl Source {
             Self::Range { after, through } | Self::Scan { after, through, .. } => {
                 query.push("seq > ").push_bind(to_sql(*after));
                 query.push(" AND seq <= ").push_bind(to_sql(*through));
-                push_any(query, "stream", &selection.streams);
-                push_any(query, "type", &selection.types);
+                push_names(query, selection);
             }
             Self::Seqs { seqs, .. } => {
                 let list: Vec<String> = seqs.iter().map(Seq::to_string).collect();

@@ -1,7 +1,7 @@
 //! The streams: their totals, as the table keeps them. Nothing is counted here.
 
 use super::append::LOOKUP_KEYS_MAX;
-use super::read::{from_sql, push_any, to_sql};
+use super::read::{from_sql, push_any, push_granted, to_sql};
 use super::trim::stream_name;
 use super::{Appender, Store, StoreError};
 use crate::event::{Pattern, Seq, StreamName, Timestamp};
@@ -54,7 +54,8 @@ pub struct StreamEnd {
 }
 
 impl Store {
-    /// The streams that any of the patterns means, or all, by name: at most so many that follow `after`.
+    /// The streams that any of the patterns means, or all, by name, and of those what is granted: at most so many that
+    /// follow `after`.
     ///
     /// Each pattern is a range of the primary key, so that what is looked at is what is returned. One statement: the
     /// totals and times are those of one moment, which may be ahead of what the log shows.
@@ -62,17 +63,26 @@ impl Store {
     pub async fn streams(
         &self,
         patterns: &[Pattern],
+        granted: Option<&[Pattern]>,
         after: &str,
         count: usize,
     ) -> Result<Vec<StreamTotals>, StoreError> {
         let every = [Pattern::Prefix(String::new())];
-        let patterns = if patterns.is_empty() { &every } else { patterns };
+        let patterns = match granted {
+            Some(granted) if patterns.is_empty() => granted,
+            _ if patterns.is_empty() => &every,
+            _ => patterns,
+        };
+        if patterns.is_empty() {
+            return Ok(Vec::new());
+        }
         let count = to_sql(count as u64);
         let mut query = QueryBuilder::new("WITH wanted (name) AS (");
         for (index, pattern) in patterns.iter().enumerate() {
             query.push(if index == 0 { "" } else { " UNION " });
             query.push("SELECT * FROM (SELECT name FROM streams WHERE name > ").push_bind(after.to_owned());
             push_any(&mut query, "name", std::slice::from_ref(pattern));
+            push_granted(&mut query, "name", granted);
             query.push(" ORDER BY name LIMIT ").push_bind(count).push(")");
         }
         query.push(

@@ -1,7 +1,8 @@
-//! The JSON of `/admin`: what a trim has done or would do, and the holds.
+//! The JSON of `/admin`: what a trim has done or would do, the holds, and the tokens.
 
 use crate::event::Seq;
 use serde::{Deserialize, Serialize};
+use std::fmt;
 
 /// A hold on a stream.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -84,4 +85,44 @@ pub struct RetentionAnswer {
     /// The trim of the whole log, then those of single streams that have something to lose, as if the one before had been
     /// done.
     pub trims: Vec<TrimJson>,
+}
+
+/// An API token.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TokenJson {
+    /// The token itself: in the answer to its making, and never again.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub token: Option<String>,
+    /// By which it is revoked.
+    pub id: String,
+    /// What people call it.
+    pub name: String,
+    /// Streams that it may append to.
+    pub append: Vec<String>,
+    /// Streams that it may read.
+    pub read: Vec<String>,
+    /// Whether it may trim, hold, and make tokens.
+    pub admin: bool,
+    /// Since when it is.
+    pub created_at: String,
+    /// When it ends, if it does.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub expires_at: Option<String>,
+    /// Since when it is not valid any more.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub revoked_at: Option<String>,
+}
+
+impl fmt::Debug for TokenJson {
+    /// Without the token.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "token {} ({})", self.id, self.name)
+    }
+}
+
+/// All tokens, the oldest first.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TokensJson {
+    /// Each of them, revoked and expired ones too.
+    pub tokens: Vec<TokenJson>,
 }

@@ -8,6 +8,7 @@
 //! | `cloudevents` | CloudEvents in and out |
 //! | `streams` | which streams there are, and their totals |
 //! | `retention` | trims, holds and dry runs; what readers are told of what is gone |
+//! | `auth`, `jwt` | who may do what; JSON Web Tokens, right and forged |
 //! | `errors`, `malformed` | problems, origins, the shapes of smuggling; ten thousand broken requests |
 //! | `hostile` | texts and JSON that would break what they are put into; broken requests to the other routes |
 //! | `docs` | every curl line of the documents |
@@ -20,6 +21,7 @@
 #![expect(clippy::unwrap_used, reason = "a test says what it expects by panicking")]
 
 mod append;
+mod auth;
 mod bench;
 mod cloudevents;
 mod dialect;
@@ -27,6 +29,7 @@ mod docs;
 mod errors;
 mod hostile;
 mod http2;
+mod jwt;
 mod limits;
 mod malformed;
 #[path = "../fuzz/mutate.rs"]

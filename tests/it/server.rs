@@ -2,12 +2,13 @@
 
 use crate::stream::Stream;
 use crate::table::{self, Row};
+use evertail::auth::{Auth, AuthSettings};
 use evertail::client::Client;
-use evertail::event::RetentionRules;
+use evertail::event::{Content, RetentionRules, StreamName};
 use evertail::http::{
     self, Closing, ConnectionSettings, HttpSettings, LimitSettings, OriginSettings, Service,
 };
-use evertail::log::{Log, LogSettings, LogTask};
+use evertail::log::{Append, Log, LogSettings, LogTask};
 use evertail::store::StoreSettings;
 use evertail::wire::ReceiptJson;
 use reqwest::RequestBuilder;
@@ -59,6 +60,8 @@ pub(crate) struct Settings {
     pub(crate) log: LogSettings,
     pub(crate) http: HttpSettings,
     pub(crate) connections: ConnectionSettings,
+    /// Off, unless a test says otherwise.
+    pub(crate) auth: Option<AuthSettings>,
 }
 
 impl Settings {
@@ -100,6 +103,7 @@ impl Settings {
                 streams: Handle::current(),
                 tls: None,
             },
+            auth: None,
         }
     }
 }
@@ -145,7 +149,11 @@ impl Server {
         let address = listener.local_addr().unwrap();
         let (log, task) = Log::open(settings.log.clone()).await.unwrap();
         let (closing, closing_seen) = watch::channel(None);
-        let service = Service::new(log.clone(), settings.http.clone(), closing_seen);
+        let auth = match settings.auth.clone() {
+            Some(auth) => Some(Auth::open(&log, auth).await.unwrap()),
+            None => None,
+        };
+        let service = Service::new(log.clone(), auth, settings.http.clone(), closing_seen);
         let (stop, stopped) = oneshot::channel::<()>();
         let serving = tokio::spawn(http::serve(listener, service, settings.connections.clone(), async {
             let _ = stopped.await;
@@ -239,6 +247,15 @@ impl Server {
         } else {
             vec![serde_json::from_slice(&reply.body).unwrap()]
         }
+    }
+
+    /// Appends one event where nobody is let in without a credential.
+    pub(crate) async fn append_as(&self, stream: &str, json: &str) {
+        let member: Value = serde_json::from_str(json).unwrap();
+        let mut content = Content::new(StreamName::parse(stream).unwrap());
+        content.data = member.get("data").map(|data| data.to_string().into());
+        let append = Append { contents: vec![content], ..Append::default() };
+        within("the append", self.log.append(append)).await.unwrap();
     }
 
     /// Appends events of these types to the stream, one request each; their data is their place in the list.

@@ -160,7 +160,7 @@ async fn listing_never_runs_ahead_of_the_log() {
     let mut other = table::connect(server.file()).await;
     for _ in 0..10 {
         sqlx::query("INSERT INTO events (stream) VALUES ('a')").execute(&mut other).await.unwrap();
-        let listing = async { (server.log.streams(&[], "", 10).await.unwrap(), server.log.bounds()) };
+        let listing = async { (server.log.streams(&[], None, "", 10).await.unwrap(), server.log.bounds()) };
         // The append makes the writer notice; without it the listing would wait.
         let ((streams, bounds), _) =
             within("the listing", async { tokio::join!(biased; listing, server.append("b", "{}")) }).await;

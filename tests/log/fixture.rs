@@ -111,7 +111,7 @@ pub(crate) fn content(name: &str, id: Option<&str>, data: &str) -> Content {
 }
 
 pub(crate) fn request(contents: impl Into<Vec<Content>>) -> Append {
-    Append { contents: contents.into(), expected: None }
+    Append { contents: contents.into(), ..Append::default() }
 }
 
 pub(crate) async fn append(

@@ -276,6 +276,7 @@ impl Run {
                 expected: request.condition.map(|(stream, distance)| {
                     self.model.expected(stream.map(|stream| STREAMS[stream]), distance)
                 }),
+                ..Append::default()
             })
             .collect();
         let answers = in_time(join_all(appends.iter().map(|append| self.log.append(append.clone())))).await;

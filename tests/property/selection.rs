@@ -122,6 +122,7 @@ impl Wish {
                 conditions: self.conditions.iter().map(Asked::parsed).collect(),
                 with_ends: false,
             },
+            granted: None,
         }
     }
 

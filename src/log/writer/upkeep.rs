@@ -2,11 +2,12 @@
 //! of each at a time, so that appends wait for no more.
 
 use super::{Failure, Writer, refuse};
-use crate::event::StreamName;
+use crate::event::{Origin, StreamName};
 use crate::log::AppendError;
 use crate::log::trim::{Done, Trim};
 use crate::store::{Cause, CommitError, Excess, Trimmed};
 use std::error::Error;
+use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::Instant;
 
@@ -42,7 +43,7 @@ impl Writer {
     pub(super) async fn take_up(&mut self) -> Result<(), Failure> {
         let during = |error| ("looking for trims to tell of", CommitError::Failed(error));
         if self.appender.has_untold(Cause::Request).await.map_err(during)? {
-            self.tell_request(None).await?;
+            self.tell_request(None, None).await?;
         }
         if self.appender.has_untold(Cause::Retention).await.map_err(during)? {
             self.untold.since = Some(Instant::now());
@@ -101,7 +102,7 @@ impl Writer {
             Ok(trimmed) => trimmed,
             Err(refusal) => {
                 if trim.done.events > 0 {
-                    self.tell_request(trim.reason.as_deref()).await?;
+                    self.tell_request(trim.reason.as_deref(), trim.origin.take()).await?;
                 }
                 let _ = trim.reply.send(Err(refusal));
                 return Ok(());
@@ -121,15 +122,19 @@ impl Writer {
             return Ok(());
         }
         if trim.done.events > 0 {
-            self.tell_request(trim.reason.as_deref()).await?;
+            self.tell_request(trim.reason.as_deref(), trim.origin.take()).await?;
         }
         let _ = trim.reply.send(Ok(trim.done));
         Ok(())
     }
 
     /// Tells of what was asked for, or tries again later.
-    async fn tell_request(&mut self, reason: Option<&str>) -> Result<(), Failure> {
-        let is_told = self.tell(Cause::Request, reason).await?;
+    async fn tell_request(
+        &mut self,
+        reason: Option<&str>,
+        origin: Option<Arc<Origin>>,
+    ) -> Result<(), Failure> {
+        let is_told = self.tell(Cause::Request, reason, origin).await?;
         self.untold.request = (!is_told).then(Instant::now);
         Ok(())
     }
@@ -154,12 +159,12 @@ impl Writer {
             let sizes = self.appender.stream_sizes(after, WALK_STREAMS).await;
             self.keeper.walk(sizes.map_err(|error| ("looking at the streams", error.into()))?);
         } else if self.untold.request.is_some_and(|tried_at| now >= tried_at + TELL_AGAIN) {
-            self.tell_request(None).await?;
+            self.tell_request(None, None).await?;
         } else if let Some(since) = self.untold.since {
             let is_time = |at: Option<Instant>| at.is_none_or(|at| now >= at + TOLD_EVERY);
             if is_time(self.untold.told_at) && (!self.has_trims() || is_time(Some(since))) {
                 (self.untold.since, self.untold.told_at) = (None, Some(now));
-                if !self.tell(Cause::Retention, None).await? {
+                if !self.tell(Cause::Retention, None, None).await? {
                     self.untold.since = Some(since);
                 }
             }
