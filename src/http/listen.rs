@@ -16,6 +16,7 @@ use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::runtime::Handle;
 use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
+use tokio::time::timeout;
 
 /// Connections that the kernel holds until they are accepted; it takes less where `net.core.somaxconn` is less.
 ///
@@ -34,6 +35,9 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// it comes.
 pub const TURNED_AWAY_MAX: usize = 64;
 
+/// How long a connection waits for a place before it is told that there is none: whoever makes room has mostly just left.
+const PLACE_WAIT: Duration = Duration::from_secs(1);
+
 /// The other end of a connection.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Peer {
@@ -46,7 +50,7 @@ pub(super) struct Peer {
 #[derive(Debug, Clone)]
 pub struct ConnectionSettings {
     /// Most connections at one time; further ones are told so. An event stream on HTTP/2 counts as one more and is turned
-    /// away beyond it; one place is kept for the next connection.
+    /// away beyond it.
     pub connections_max: usize,
     /// Most headers of a request on HTTP/1.1; on HTTP/2 their bytes bound them.
     pub headers_max: usize,
@@ -118,29 +122,34 @@ pub async fn serve(
                 continue;
             }
         };
-        // Of all connections, then of those of this address.
-        let place = permits.clone().try_acquire_owned().ok();
-        let of_address = service.place_of(address);
-        let is_turned_away = place.is_none() || of_address.is_none();
-        let place = match is_turned_away {
-            true => turned_away.clone().try_acquire_owned().ok(),
-            false => place,
-        };
-        let (Some(place), Ok(())) = (place, bound(&socket, &settings)) else { continue };
-        let peer = Peer { address, is_turned_away };
-        let connection = connection::serve(
-            socket,
-            peer,
-            service.clone(),
-            settings.clone(),
-            permits.clone(),
-            stopping.subscribe(),
-        );
+        if let Err(error) = bound(&socket, &settings) {
+            let error = &error as &dyn std::error::Error;
+            tracing::debug!(error, "a connection ended before it was set up");
+            continue;
+        }
+        // Of all connections, and of those of this address.
+        let (place, of_address) = (permits.clone().try_acquire_owned().ok(), service.place_of(address));
+        let has_place = place.is_some() && of_address.is_some();
+        let waiting = if has_place { None } else { turned_away.clone().try_acquire_owned().ok() };
+        if !has_place && waiting.is_none() {
+            continue;
+        }
+        let (service, settings) = (service.clone(), settings.clone());
+        let (places, stopping) = (permits.clone(), stopping.subscribe());
         connections.spawn(async move {
-            if let Err(error) = connection.await {
+            let place = match place {
+                None if of_address.is_some() => {
+                    timeout(PLACE_WAIT, places.clone().acquire_owned()).await.ok().and_then(Result::ok)
+                }
+                place => place,
+            };
+            let is_turned_away = place.is_none() || of_address.is_none();
+            let waiting = waiting.filter(|_| is_turned_away);
+            let peer = Peer { address, is_turned_away };
+            if let Err(error) = connection::serve(socket, peer, service, settings, places, stopping).await {
                 tracing::debug!(error = &*error as &dyn std::error::Error, "a connection broke");
             }
-            drop((place, of_address));
+            drop((place, of_address, waiting));
         });
     }
     drop(listener);

@@ -121,8 +121,8 @@ async fn many_streams_share_a_connection_and_each_gets_every_event() {
 #[tokio::test]
 async fn stream_beyond_the_most_is_told_to_come_back() {
     let identity = Identity::new();
-    // The connection, two streams, and the place that is kept for the next connection.
-    let server = secure(&identity, |settings| settings.connections.connections_max = 4).await;
+    // The connection, and two streams.
+    let server = secure(&identity, |settings| settings.connections.connections_max = 3).await;
     let mut client = Client::connect(&identity, &server).await;
     let mut open = [client.get("/api/v1/a").await, client.get("/api/v1/a").await];
     for stream in &mut open {
