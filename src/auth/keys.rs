@@ -127,6 +127,8 @@ impl Keys {
                 (keys.into(), None)
             }
             KeySource::SetUrl(url) => {
+                // For the process, once. Whoever was first has taken one that does as well.
+                let _ = rustls::crypto::ring::default_provider().install_default();
                 let http = reqwest::Client::builder()
                     .timeout(FETCH_TIMEOUT)
                     .redirect(reqwest::redirect::Policy::none())

@@ -2,7 +2,7 @@
 
 use super::{Exit, Failure, arguments, output};
 use crate::client::{ClientError, TailItem};
-use crate::wire::{EventJson, GapData, ResetData, control};
+use crate::wire::{EventJson, GapData, NoticeData, ResetData, control};
 use clap::ArgMatches;
 use serde_json::Value;
 
@@ -21,6 +21,9 @@ pub(super) async fn run(matches: &ArgMatches) -> Result<Exit, Failure> {
         };
         match item {
             Ok(TailItem::Event(event)) if control::is_control(&event.event) => {
+                if let Some(failure) = not_let_in(&event.event, &event.data) {
+                    return Err(failure);
+                }
                 tell(&event.event, &event.data)
             }
             Ok(TailItem::Event(event)) => {
@@ -38,6 +41,19 @@ pub(super) async fn run(matches: &ArgMatches) -> Result<Exit, Failure> {
         }
     }
     Ok(Exit::Ok)
+}
+
+/// The server tells an EventSource softly that it may not read, so that a page can get a new credential. Here nobody
+/// would: coming back with the same one is of no use.
+fn not_let_in(event: &str, data: &str) -> Option<Failure> {
+    let notice: NoticeData =
+        Some(data).filter(|_| event == control::NOTICE).and_then(|data| serde_json::from_str(data).ok())?;
+    let why = match notice.reason.as_str() {
+        "unauthorized" => "the server lets nobody read this without a credential that grants it",
+        "expired" => "the credential has expired",
+        _ => return None,
+    };
+    Some(Failure::failed(format!("{why}; give one with --token-file or EVERTAIL_TOKEN")))
 }
 
 /// What the server says about the stream itself goes to stderr: it is not data, and must not be missed.

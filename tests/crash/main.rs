@@ -13,6 +13,7 @@
 //! | `refused_starts` | a second server on the file and an open address are turned away with the next step |
 //! | `cli` | `evertail append` and `evertail tail` as processes, also across a kill -9 |
 //! | `admin` | `evertail trim` and `evertail hold`, also across a kill -9 |
+//! | `auth` | the first token, the client commands with one, and that no log holds a credential or a payload |
 //! | `transfer` | `evertail export` and `evertail import`: the same events in the same order |
 //! | `https` | the server with a certificate, and the client commands over it |
 //! | `hostile` | thousands that are silent, slow or deaf at once cost memory within bounds and nobody a place; log lines are not forged |
@@ -25,6 +26,7 @@
 #![expect(clippy::unwrap_used, reason = "a test ends at what it did not expect")]
 
 mod admin;
+mod auth;
 mod cli;
 mod closing;
 mod crash_points;

@@ -3,7 +3,9 @@
 use crate::raw::Connection;
 use crate::server::{Reply, Server, Settings, within};
 use crate::table;
+use evertail::auth::{AuthSettings, Grants, KeySource, TokenDraft};
 use evertail::config::AllowedOrigin;
+use evertail::event::Timestamp;
 use evertail::http::{Closing, ProblemCode};
 use futures_util::StreamExt;
 use futures_util::future::join_all;
@@ -285,6 +287,42 @@ async fn log_that_fails_is_told_to_producers_readers_and_streams() {
     let mut stream = server.stream("/api/v1/a?since=1h").await;
     assert_eq!(stream.control("evertail.notice").await.0["reason"], "unavailable");
     assert_eq!(stream.event_or_end().await, None);
+}
+
+#[tokio::test]
+async fn problems_of_credentials() {
+    let server = Server::start_with(|settings| {
+        let keys = Some(KeySource::SetUrl("http://127.0.0.1:1/jwks".into()));
+        let audience = "evertail".to_owned();
+        settings.auth = Some(AuthSettings { keys, issuer: None, audience, anonymous_read: vec![] });
+    })
+    .await;
+    let token = async |grants: Grants, expires_at: Option<Timestamp>| {
+        let draft = TokenDraft { name: "n".into(), grants, expires_at };
+        let (secret, token) = draft.make().unwrap();
+        let token = server.log.create_token(token).await.unwrap();
+        evertail::auth::shown(&token, Some(&secret)).token.unwrap()
+    };
+    let nothing = || Grants { append: [].into(), read: [].into(), admin: false };
+    let ask = async |token: &str, path: &str| Reply::of(server.get(path).bearer_auth(token)).await;
+    check(&Reply::of(server.get("/api/v1/a")).await);
+    check(&ask("nonsense", "/api/v1/a").await);
+    check(&ask(&token(nothing(), Some(Timestamp::EPOCH)).await, "/api/v1/a").await);
+    check(&ask(&token(nothing(), None).await, "/api/v1/a").await);
+    check(&ask("eyJhbGciOiJFUzI1NiJ9.e30.AAAA", "/api/v1/a").await);
+    let admin = token(Grants { admin: true, ..nothing() }, None).await;
+    check(&Reply::of(server.request("DELETE", "/admin/tokens/none").bearer_auth(&admin)).await);
+    let make = async |body: &'static str| {
+        Reply::of(server.post("/admin/tokens", JSON, body).bearer_auth(&admin)).await
+    };
+    check_as("_of_a_token", &make("").await);
+    check_as("_of_a_token", &make(r#"{"append":["A"],"expires_in":"soon"}"#).await);
+    let mut other = table::connect(server.file()).await;
+    let many = "WITH RECURSIVE n (n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM n WHERE n < 10000)
+        INSERT INTO tokens (id, name, hash, created_at)
+        SELECT 'id-' || n, 'n', zeroblob(32), '2026-11-21T09:00:00.000000Z' FROM n";
+    sqlx::query(many).execute(&mut other).await.unwrap();
+    check(&make(r#"{"name":"x","admin":true}"#).await);
 }
 
 /// Beside the test binary: what the tests above have written down.

@@ -1,7 +1,7 @@
 //! JSON Web Tokens of an issuer that the server knows by its keys, and of those who pretend to be it.
 
 use base64::Engine;
-use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
 use ring::hmac;
 use ring::rand::SystemRandom;
 use ring::signature::{
@@ -34,9 +34,12 @@ fn openssl(arguments: &[&str]) -> (Vec<u8>, Vec<u8>) {
         assert!(output.status.success(), "openssl {arguments:?}");
         output.stdout
     };
-    let private = run(&[&["genpkey", "-outform", "DER"], arguments].concat(), &[]);
-    let public = run(&["pkey", "-inform", "DER", "-pubout"], &private);
-    (private, public)
+    // In DER it would be of an older form that ring does not read.
+    let pem = run(&[&["genpkey"], arguments].concat(), &[]);
+    let public = run(&["pkey", "-pubout"], &pem);
+    let text = String::from_utf8(pem).unwrap();
+    let private: String = text.lines().filter(|line| !line.starts_with("-----")).collect();
+    (STANDARD.decode(private).unwrap(), public)
 }
 
 impl Signer {

@@ -62,9 +62,18 @@ fn selection() -> impl Strategy<Value = Selection> {
         &[],
     ]);
     let types = select(vec![&[][..], &[], &["user.login"], &["user.*"], &["none"]]);
-    (streams, types).prop_map(move |(streams, types)| Selection {
+    let granted = select(vec![
+        None,
+        None,
+        Some(&["rare.*", "last"][..]),
+        Some(&["rare", "s1"]),
+        Some(&["s0", "second"]),
+        Some(&[]),
+    ]);
+    (streams, types, granted).prop_map(move |(streams, types, granted)| Selection {
         streams: parse(streams),
         types: parse(types),
+        granted: granted.map(|granted| parse(granted).into()),
         ..Selection::default()
     })
 }

@@ -106,12 +106,15 @@ struct Wish {
     sources: Vec<&'static str>,
     subjects: Vec<&'static str>,
     conditions: Vec<Asked>,
+    /// What may be read; `None` is all.
+    granted: Option<Vec<&'static str>>,
 }
 
 impl Wish {
     fn selection(&self) -> Selection {
-        let patterns =
-            |names: &[&str]| names.iter().map(|name| Pattern::parse(name).expect("a pattern")).collect();
+        let patterns = |names: &[&str]| {
+            names.iter().map(|name| Pattern::parse(name).expect("a pattern")).collect::<Vec<_>>()
+        };
         let names = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect();
         Selection {
             streams: patterns(&self.streams),
@@ -122,7 +125,7 @@ impl Wish {
                 conditions: self.conditions.iter().map(Asked::parsed).collect(),
                 with_ends: false,
             },
-            granted: None,
+            granted: self.granted.as_deref().map(|granted| patterns(granted).into()),
         }
     }
 
@@ -135,7 +138,10 @@ impl Wish {
         };
         let data: Option<Value> =
             content.data.as_deref().map(|data| serde_json::from_str(data).expect("it is JSON"));
-        any(&self.streams, content.stream.as_str())
+        // What is not granted is not there, whatever is asked for. An empty list grants nothing.
+        let is_granted = |granted: &Vec<&str>| !granted.is_empty() && any(granted, content.stream.as_str());
+        self.granted.as_ref().is_none_or(is_granted)
+            && any(&self.streams, content.stream.as_str())
             && any(&self.types, content.r#type.as_str())
             && (self.sources.is_empty() || self.sources.contains(&&*content.source))
             && (self.subjects.is_empty()
@@ -158,8 +164,10 @@ fn wish() -> impl Strategy<Value = Wish> {
         some_of(&["/s", "/t\"u"]),
         some_of(&["1", "two\\", "3"]),
         proptest::collection::vec(asked, 0..3),
+        proptest::option::of(proptest::sample::subsequence(&["a", "a.*", "b", "c"][..], 0..=3)),
     )
-        .prop_map(|(streams, types, sources, subjects, conditions)| Wish {
+        .prop_map(|(streams, types, sources, subjects, conditions, granted)| Wish {
+            granted,
             streams,
             types,
             sources,
