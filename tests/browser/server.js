@@ -44,6 +44,22 @@ export class Server {
     return server;
   }
 
+  /** The same where nobody is let in without a credential; `server.token` may append to and read `audits`. */
+  static async startAuthenticated(t, settings = {}) {
+    const server = new Server(await freePort(), { EVERTAIL_AUTH: 'on', ...settings });
+    t.after(() => server.kill().finally(() => rmSync(server.folder, { recursive: true })));
+    server.credential = server.createToken('--append', 'audits', '--read', 'audits');
+    server.token = server.credential.token;
+    await server.start();
+    return server;
+  }
+
+  /** Makes a token on the file, while the server does not run. */
+  createToken(...grants) {
+    const parts = ['token', 'create', '--name', 'test', '--file', this.file, ...grants];
+    return JSON.parse(execFileSync(BINARY, parts, { cwd: this.folder, encoding: 'utf8' }));
+  }
+
   constructor(port, settings) {
     this.folder = mkdtempSync(join(tmpdir(), 'evertail-browser-'));
     this.file = join(this.folder, 'evertail.db');
@@ -108,6 +124,7 @@ export class Server {
   /** Appends as `curl -d` does, with a form content type; returns the receipt. */
   async append(event, stream = 'audits') {
     const headers = { 'content-type': 'application/x-www-form-urlencoded' };
+    if (this.token) headers.authorization = `Bearer ${this.token}`;
     const options = { method: 'POST', headers };
     const body = JSON.stringify(event);
     const response = this.ca

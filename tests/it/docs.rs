@@ -1,6 +1,7 @@
 //! Every curl line of the documents, run as it stands there against a real server.
 
 use crate::server::{Server, within};
+use evertail::auth::{AuthSettings, Grants, TokenDraft};
 use evertail::client::Client;
 use evertail::http::{Tls, TlsFiles};
 use std::process::Stdio;
@@ -104,4 +105,44 @@ async fn certificate_of_the_documents_is_served_and_trusted() {
     let client = Client::over_tls(&format!("https://{localhost}"), Some(&pem)).unwrap();
     within("the ack", client.append("a", "application/json", b"{}".to_vec())).await.unwrap();
     assert_eq!(server.table().await.len(), 2);
+}
+
+#[tokio::test]
+async fn the_curl_lines_on_credentials_do_what_they_say() {
+    let document = include_str!("../../docs/auth.md");
+    let server = Server::start_with(|settings| {
+        let audience = "evertail".to_owned();
+        settings.auth = Some(AuthSettings { keys: None, issuer: None, audience, anonymous_read: vec![] });
+    })
+    .await;
+    let token = async |append: &[&str], read: &[&str], admin| {
+        let patterns = |texts: &[&str]| Grants::patterns(texts.iter().copied()).unwrap().into();
+        let grants = Grants { append: patterns(append), read: patterns(read), admin };
+        let (secret, token) = TokenDraft { name: "t".into(), grants, expires_at: None }.make().unwrap();
+        let token = server.log.create_token(token).await.unwrap();
+        evertail::auth::shown(&token, Some(&secret))
+    };
+    let producer = token(&["audits"], &["audits"], false).await.token.unwrap();
+    let operator = token(&[], &["*"], true).await.token.unwrap();
+    let other = token(&[], &["a"], false).await.id;
+    let folder = tempfile::tempdir().unwrap();
+    let lines = curl_lines(document);
+    assert!(lines.len() >= 10, "{lines:?}");
+    for line in lines {
+        let line = line.replace("localhost:8888", &server.address.to_string());
+        // A stream is left once it has handed out the cursor.
+        let is_stream = line.contains(" -N ");
+        let limit = if is_stream { "--max-time 2" } else { "" };
+        let command = line.replacen("curl", &format!("curl -sS --fail-with-body --noproxy '*' {limit}"), 1);
+        let output = Command::new("sh")
+            .args(["-c", &command])
+            .envs([("TOKEN", &producer), ("ADMIN", &operator), ("ID", &other)])
+            .current_dir(folder.path())
+            .output();
+        let output = within(&line, output).await.unwrap();
+        let said = String::from_utf8_lossy(&output.stdout);
+        let is_right = if is_stream { said.contains("evertail.cursor") } else { output.status.success() };
+        assert!(is_right, "{line}: {said}");
+    }
+    assert!(server.log.tokens().borrow()[other.as_str()].revoked_at.is_some());
 }
