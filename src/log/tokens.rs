@@ -71,8 +71,7 @@ pub(super) fn is_live(token: &StoredToken, now: Timestamp) -> bool {
 }
 
 impl Log {
-    /// The tokens as they are now and become. What another process changes in the file is seen too, within a second where
-    /// the writer is idle.
+    /// The tokens as they are now and become. What another process changes in the file is seen too, within about a second.
     pub fn tokens(&self) -> watch::Receiver<Arc<TokenTable>> {
         self.shared.tokens.subscribe()
     }

@@ -30,6 +30,8 @@ use upkeep::{Space, Untold};
 const BATCH_EVENTS_MAX: usize = 1_024;
 /// Most content of one commit, unless a single request has more. *Units*: bytes.
 const BATCH_BYTES_MAX: usize = 8 << 20;
+/// How often commits of other processes are looked for where the writer is never idle.
+const LOOK_AT_LEAST: Duration = Duration::from_secs(1);
 /// Events of other processes that are published at a time.
 const NOTICE_LIMITS: PageLimits = PageLimits { events_max: 1_000, bytes_max: 4 << 20 };
 
@@ -90,6 +92,8 @@ pub(super) struct Writer {
     /// Ticks while the writer is idle: time to look for commits of other processes.
     idle: Interval,
     data_version: Option<i64>,
+    /// When it was last looked at.
+    looked_at: Instant,
     /// Fills the recent window; ends by itself, or with the writer.
     loading: JoinHandle<()>,
     /// Keeps other servers off the file until this task has ended.
@@ -126,6 +130,7 @@ impl Writer {
             space: Space::default(),
             idle,
             data_version: None,
+            looked_at: Instant::now(),
             loading,
             _lock: lock,
         }
@@ -168,6 +173,10 @@ impl Writer {
             }
             self.pulse.beat(&self.shared.pulse);
             self.keep_up().await?;
+            // Under load it is never idle, and what another process has revoked must not wait for that.
+            if self.looked_at.elapsed() >= LOOK_AT_LEAST {
+                self.notice_if_changed().await?;
+            }
         }
         Ok(())
     }
@@ -315,6 +324,7 @@ impl Writer {
 
     /// Looks whether another process has committed, and if so notices what it appended.
     async fn notice_if_changed(&mut self) -> Result<(), Failure> {
+        self.looked_at = Instant::now();
         let during = |error| ("looking for events of other processes", error);
         let version =
             self.appender.data_version().await.map_err(|error| during(CommitError::Failed(error)))?;

@@ -11,4 +11,5 @@ mod reading;
 mod resuming;
 mod rules;
 mod stream_trims;
+mod tokens;
 mod trimming;
