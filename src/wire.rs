@@ -74,7 +74,7 @@ pub struct NoticeData {
     pub reason: String,
 }
 
-/// Writes an event as one line of JSON: the shape of design.md section 5, absent members left out, `data` last.
+/// Writes an event as one line of JSON: the shape of `docs/api.md`, absent members left out, `data` last.
 ///
 /// Returns where the payload begins in `out`; as the last member it ends one byte before the end, and is empty there when
 /// absent.

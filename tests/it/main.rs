@@ -3,7 +3,7 @@
 //! | file | holds |
 //! |---|---|
 //! | `server`, `raw`, `stream`, `table` | the server of a test; a bare connection; an event stream; the table as it is |
-//! | `resume`, `dialect` | the contract of design.md section 6: where a reader begins, and every byte it is sent |
+//! | `resume`, `dialect` | the resume contract: where a reader begins, and every byte it is sent |
 //! | `append`, `pages`, `selection` | POST in all its forms; JSON pages, NDJSON, one event; what is selected, everywhere the same |
 //! | `cloudevents` | CloudEvents in and out |
 //! | `streams` | which streams there are, and their totals |
