@@ -158,7 +158,11 @@ async fn check(log: &Log, layout: Layout, trimmed: Seq, lost: Seq, selections: &
         let is_wanted = |seq: &Seq| {
             let (stream, r#type) = layout.names(*seq);
             let is_lost = stream == "rare" && *seq <= lost;
-            !is_lost && matches(&stream, &selection.streams) && matches(r#type, &selection.types)
+            let is_granted = |granted: &[Pattern]| granted.iter().any(|pattern| pattern.matches(&stream));
+            !is_lost
+                && selection.granted.as_deref().is_none_or(is_granted)
+                && matches(&stream, &selection.streams)
+                && matches(r#type, &selection.types)
         };
         let wanted: Vec<Seq> = (trimmed + 1..=newest).filter(is_wanted).collect();
         let last = through.unwrap_or(newest);
@@ -167,7 +171,7 @@ async fn check(log: &Log, layout: Layout, trimmed: Seq, lost: Seq, selections: &
         let resume = in_time(log.resume(From::Last(*count), None, selection)).await.expect("it is readable");
         let before =
             wanted.iter().rev().nth((*count as usize).wrapping_sub(1)).map_or(trimmed, |seq| seq - 1);
-        let is_all = selection.streams.is_empty() && selection.types.is_empty();
+        let is_all = selection.is_all();
         if *count > 0 && !is_all {
             assert_eq!(resume.cursor, before, "{selection:?} last {count}");
         }
