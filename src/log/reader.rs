@@ -158,12 +158,16 @@ impl Reader {
             match Box::pin(self.catch_up(through)).await {
                 Ok(Some((page, stream_trims))) => {
                     self.is_catching_up = true;
-                    if stream_trims > self.told_trims
-                        && let Some(gap) = self.untold_gap()
-                    {
-                        // Told first of what is missing from it.
-                        self.ahead = Some(page);
-                        return Ok(Step::Gap(gap));
+                    if stream_trims > self.told_trims {
+                        if let Some(gap) = self.untold_gap() {
+                            // Told first of what is missing from it.
+                            self.ahead = Some(page);
+                            return Ok(Step::Gap(gap));
+                        }
+                        // What was forgotten meanwhile is told as the gap of the whole log, which has passed it.
+                        if self.cursor + 1 < self.shared.bounds.borrow().first_seq {
+                            continue;
+                        }
                     }
                     return Ok(Step::Page(self.take(page)));
                 }

@@ -56,7 +56,7 @@ impl StreamTrims {
         self.count.store(count, Ordering::Release);
     }
 
-    /// The whole log is trimmed up to here, which is all that a reader is told of from now on.
+    /// The whole log is trimmed up to here, and its bounds say so, which is all that a reader is told of from now on.
     pub(super) fn pass(&self, trimmed_seq: Seq) {
         if trimmed_seq >= self.max_seq() {
             self.marks.write().unwrap_or_else(PoisonError::into_inner).clear();

@@ -36,8 +36,20 @@ async fn every_client_command_speaks_https() {
     ask(&["export", "--output", &file]).await;
     ask(&["import", &file]).await;
     assert_eq!(rows(&place.file(), 0).await.len(), 2);
+    assert_eq!(ask(&["trim", "--before", "2", "--dry-run"]).await[0]["events"], 1);
+    assert_eq!(ask(&["hold", "list"]).await[0]["holds"].as_array().map(Vec::len), Some(0));
     // Without its authority no command takes it for the server, and each says so.
-    for arguments in [&["append", "audits", "1"][..], &["tail"], &["export"], &["import", &file]] {
+    let trim = ["trim", "--before", "2"];
+    let hold = ["hold", "add", "audits", "--name", "case", "--reason", "why"];
+    for arguments in [
+        &["append", "audits", "1"][..],
+        &["tail"],
+        &["export"],
+        &["import", &file],
+        &trim,
+        &hold,
+        &["hold", "list"],
+    ] {
         let refused = run(&place, &server.base, arguments, "").await;
         let said = String::from_utf8_lossy(&refused.stderr).into_owned();
         assert_eq!(refused.status.code(), Some(1), "{said}");

@@ -5,7 +5,7 @@ use crate::cases;
 use crate::fixture::{Place, append, close, content, event_type, in_time, open, other_process, shown};
 use evertail::event::{Pattern, Selection, Seq};
 use evertail::frames::Format;
-use evertail::log::{From, Log, ReaderOptions, Step};
+use evertail::log::{From, Log, ReaderOptions, Step, TrimRequest};
 use proptest::collection::vec;
 use proptest::prelude::*;
 use proptest::sample::{Index, select};
@@ -24,6 +24,9 @@ struct Layout {
 
 impl Layout {
     fn names(self, seq: Seq) -> (String, &'static str) {
+        if seq > self.events {
+            return ("evertail".to_owned(), "evertail.trimmed");
+        }
         let random = (seq ^ self.seed).wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 33;
         let stream = match random % 100 {
             0 => "rare".to_owned(),
@@ -141,7 +144,11 @@ async fn read(log: &Log, cursor: Seq, selection: &Selection, through: Option<Seq
     }
 }
 
-async fn check(log: &Log, layout: Layout, trimmed: Seq, selections: &[(Selection, Index, u64)]) {
+/// `trimmed` is that of the log, `lost` that of the stream `rare`.
+async fn check(log: &Log, layout: Layout, trimmed: Seq, lost: Seq, selections: &[(Selection, Index, u64)]) {
+    // Whatever tells of a trim is behind what was appended.
+    let newest = log.bounds().last_seq;
+    let trimmed = trimmed.max(log.bounds().first_seq - 1);
     for (selection, index, count) in selections {
         let cursor = index.index(layout.events as usize + 1) as Seq;
         let through = count.is_multiple_of(2).then_some(layout.events - count.min(&layout.events));
@@ -150,13 +157,15 @@ async fn check(log: &Log, layout: Layout, trimmed: Seq, selections: &[(Selection
         };
         let is_wanted = |seq: &Seq| {
             let (stream, r#type) = layout.names(*seq);
+            let is_lost = stream == "rare" && *seq <= lost;
             let is_granted = |granted: &[Pattern]| granted.iter().any(|pattern| pattern.matches(&stream));
-            selection.granted.as_deref().is_none_or(is_granted)
+            !is_lost
+                && selection.granted.as_deref().is_none_or(is_granted)
                 && matches(&stream, &selection.streams)
                 && matches(r#type, &selection.types)
         };
-        let wanted: Vec<Seq> = (trimmed + 1..=layout.events).filter(is_wanted).collect();
-        let last = through.unwrap_or(layout.events);
+        let wanted: Vec<Seq> = (trimmed + 1..=newest).filter(is_wanted).collect();
+        let last = through.unwrap_or(newest);
         let expected: Vec<Seq> = wanted.iter().copied().filter(|seq| *seq > cursor && *seq <= last).collect();
         assert_eq!(read(log, cursor, selection, through).await, expected, "{selection:?} after {cursor}");
         let resume = in_time(log.resume(From::Last(*count), None, selection)).await.expect("it is readable");
@@ -177,6 +186,7 @@ proptest! {
         layout in layout(),
         selections in vec((selection(), any::<Index>(), 0..400_u64), 1..8),
         trim in any::<Index>(),
+        lost in any::<Index>(),
         is_lagging in any::<bool>(),
     ) {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
@@ -194,7 +204,7 @@ proptest! {
                 sqlx::query("UPDATE meta SET indexed_seq = 0").execute(&mut other).await.expect("it is derived");
                 (log, task) = open(settings.clone()).await;
             }
-            check(&log, layout, 0, &selections).await;
+            check(&log, layout, 0, 0, &selections).await;
             let complete = (layout.events / BLOCK * BLOCK) as i64;
             in_time(async {
                 while indexed(&mut other).await != (complete, complete) {
@@ -202,10 +212,15 @@ proptest! {
                 }
             })
             .await;
-            check(&log, layout, 0, &selections).await;
+            check(&log, layout, 0, 0, &selections).await;
             let through = trim.index(layout.events as usize + 1) as Seq;
             in_time(log.trim_through(through)).await.expect("the trim is taken");
-            check(&log, layout, through, &selections).await;
+            check(&log, layout, through, 0, &selections).await;
+            let lost = lost.index(layout.events as usize) as Seq;
+            let rare = crate::fixture::stream("rare");
+            let request = TrimRequest { stream: Some(rare), before: Some(lost + 1), ..TrimRequest::default() };
+            in_time(log.trim(&request)).await.expect("the trim is taken");
+            check(&log, layout, through, lost, &selections).await;
             let oldest: Option<i64> =
                 sqlx::query_scalar("SELECT min(block) FROM blocks").fetch_one(&mut other).await.expect("readable");
             assert!(oldest.is_none_or(|block| block as Seq >= through / BLOCK), "{oldest:?} is trimmed whole");

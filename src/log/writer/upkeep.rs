@@ -207,8 +207,9 @@ impl Writer {
         if let Some(stream) = stream {
             self.shared.trims.set(stream.clone(), trimmed.through, trimmed.stream_trims);
         }
-        self.shared.trims.pass(trimmed.trimmed_seq);
         self.shared.bounds.send_modify(|bounds| bounds.first_seq = trimmed.trimmed_seq + 1);
+        // After the bounds, by which a reader is told of what is forgotten here.
+        self.shared.trims.pass(trimmed.trimmed_seq);
         self.pulse.want();
     }
 
