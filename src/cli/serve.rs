@@ -4,8 +4,8 @@ use super::{Exit, Failure, arguments};
 use crate::auth::{Auth, AuthSettings, KeySource};
 use crate::config::{self, AuthConfig, Config, JwtKeys, LogFormat};
 use crate::http::{
-    self, Closing, ConnectionSettings, HttpSettings, LimitSettings, OriginSettings, Service, TURNED_AWAY_MAX,
-    Tls, TlsFiles,
+    self, Closing, ConnectionSettings, HttpSettings, LimitSettings, OriginSettings, Service, Tls, TlsFiles,
+    turned_away_max,
 };
 use crate::log::{Log, LogSettings};
 use crate::store::StoreSettings;
@@ -20,7 +20,7 @@ use tokio::sync::{oneshot, watch};
 use tracing_subscriber::EnvFilter;
 
 /// Descriptors kept for the file, its companions, the read connections and the process itself.
-const DESCRIPTORS_RESERVED: u64 = 128 + TURNED_AWAY_MAX as u64;
+const DESCRIPTORS_RESERVED: u64 = 128;
 /// What the threads of open streams give way by. *Units*: nice levels.
 ///
 /// *Source*: measured with 10,000 readers and 10 events/s: without it an ack waits for the readers of the event before.
@@ -161,7 +161,8 @@ fn connections_within_descriptors(wanted: usize) -> usize {
     let raised = Rlimit { current: limit.maximum, maximum: limit.maximum };
     let current = if setrlimit(Resource::Nofile, raised).is_ok() { raised.current } else { limit.current };
     let Some(current) = current else { return wanted };
-    let fitting = usize::try_from(current.saturating_sub(DESCRIPTORS_RESERVED)).unwrap_or(usize::MAX).max(1);
+    let fitting = usize::try_from(current.saturating_sub(DESCRIPTORS_RESERVED)).unwrap_or(usize::MAX);
+    let fitting = fitting.saturating_sub(turned_away_max(fitting)).max(1);
     if fitting < wanted {
         tracing::warn!(
             wanted,

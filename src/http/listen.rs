@@ -31,9 +31,11 @@ const SEGMENT_BYTES_MAX: u32 = 16 << 10;
 /// How long accepting pauses when the system refuses, for want of descriptors say.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
-/// Connections that are taken only to be told that there is no place for them. Beyond these, one too many is closed as
-/// it comes.
-pub const TURNED_AWAY_MAX: usize = 64;
+/// How many connections are taken only to be told that there is no place for them, where there are so many places. Beyond
+/// these, one too many is closed as it comes.
+pub fn turned_away_max(connections_max: usize) -> usize {
+    (connections_max / 8).clamp(1, 64)
+}
 
 /// How long a connection waits for a place before it is told that there is none: whoever makes room has mostly just left.
 const PLACE_WAIT: Duration = Duration::from_secs(1);
@@ -94,7 +96,7 @@ pub async fn serve(
     shutdown: impl Future<Output = ()>,
 ) {
     let permits = Arc::new(Semaphore::new(settings.connections_max));
-    let turned_away = Arc::new(Semaphore::new(TURNED_AWAY_MAX));
+    let turned_away = Arc::new(Semaphore::new(turned_away_max(settings.connections_max)));
     let settings = Arc::new(settings);
     let stopping = watch::Sender::new(false);
     let mut connections = JoinSet::new();

@@ -89,7 +89,7 @@ async fn beyond_all_connections_some_are_told_so_and_the_rest_closed_while_those
     let reply = Connection::open(server.address).await.get("/api/v1/a", EVENT_SOURCE).await;
     assert_soft(&reply, "overloaded");
     let mut silent = Vec::new();
-    for _ in 0..evertail::http::TURNED_AWAY_MAX {
+    for _ in 0..evertail::http::turned_away_max(3) {
         silent.push(Connection::open(server.address).await);
     }
     let mut one_too_many = Connection::open(server.address).await;

@@ -11,7 +11,7 @@ fn token(id: &str) -> StoredToken {
         id: id.into(),
         name: "n".into(),
         hash: [7; 32],
-        append: vec![Pattern::parse("a").expect("a pattern"), Pattern::parse("b.*").expect("a pattern")],
+        append: ["a", "b.*"].map(|text| Pattern::parse(text).expect("a pattern")).to_vec(),
         read: vec![],
         admin: true,
         created_at: Timestamp::EPOCH,
@@ -22,7 +22,7 @@ fn token(id: &str) -> StoredToken {
 
 /// Waits until this is so of a token.
 async fn until(log: &Log, id: &str, is_so: impl Fn(Option<&StoredToken>) -> bool) {
-    in_time(log.tokens().wait_for(|tokens| is_so(tokens.get(id)))).await.expect("the log lives");
+    in_time(log.tokens().wait_for(|tokens| is_so(tokens.get(id)))).await.expect("the log is open");
 }
 
 #[tokio::test]
