@@ -1,7 +1,7 @@
 //! API tokens: `evt_<id>_<secret>`, of which the file keeps the id and a hash.
 //!
 //! The secret is 32 random bytes, so that its hash needs no salt and no slow function: nobody guesses one of 2^256, and a
-//! slow function would be a lever for who sends bad tokens. *Source*: facts on libraries, `docs/security.md`.
+//! slow function would be a lever for who sends bad tokens.
 
 use super::grant::Grants;
 use crate::event::{Pattern, Timestamp};
