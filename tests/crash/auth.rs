@@ -97,7 +97,7 @@ async fn no_log_holds_a_credential_or_a_payload() {
     let mut server = launch.start().await;
     // Every client of reqwest wants one, whatever it asks.
     let _ = rustls::crypto::ring::default_provider().install_default();
-    let http = reqwest::Client::builder().no_proxy().build().unwrap();
+    let http = crate::load::http_client();
     let url = |path: &str| format!("{}{path}", server.base);
     let send = async |request: reqwest::RequestBuilder| {
         let response = in_time(request.send()).await.unwrap();

@@ -185,7 +185,7 @@ async fn assert_reads_are_served(server: &mut Server, reader: &Reader, producer:
     assert_eq!(load::page(&server.base, "last=7").await, all[all.len() - 7..]);
     reader.got_exactly(&all).await;
     Reader::start(&server.base, READER, &producer.ledger).got_exactly(&all).await;
-    let alive = reqwest::get(format!("{}/healthz", server.base)).await.unwrap();
+    let alive = crate::load::http_client().get(format!("{}/healthz", server.base)).send().await.unwrap();
     assert_eq!(alive.status(), 200);
 }
 

@@ -146,6 +146,10 @@ impl Open {
 /// A client of plain HTTP, which is made with cryptography all the same. The certificates of the system would take it longer
 /// to read than some servers here have to live.
 pub(crate) fn http_client() -> reqwest::Client {
+    http_builder().build().unwrap()
+}
+
+pub(crate) fn http_builder() -> reqwest::ClientBuilder {
     let _ = rustls::crypto::ring::default_provider().install_default();
-    reqwest::Client::builder().tls_certs_only([]).build().unwrap()
+    reqwest::Client::builder().tls_certs_only([])
 }

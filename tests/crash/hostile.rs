@@ -64,7 +64,7 @@ async fn thousands_that_are_silent_slow_or_deaf_take_no_place_for_long() {
     let ledger = Ledger::default();
     for index in 0..4 {
         let large = event("large", "message", Some(format!("large-{index}")), 200_000);
-        assert!(Request::one(large).post(&reqwest::Client::new(), &base, &ledger).await);
+        assert!(Request::one(large).post(&crate::load::http_client(), &base, &ledger).await);
     }
     let readers = Reader::start_each(&base, &WANTED, &ledger).await;
     let load = Load::start(&base, &ledger, &[Manner::Single, Manner::Batch, Manner::Text]);
@@ -118,7 +118,7 @@ async fn no_request_writes_a_line_into_the_servers_log() {
             .spawn();
         until("it listens", async || TcpStream::connect(&address).await.is_ok()).await;
         let base = format!("http://{address}");
-        let http = reqwest::Client::new();
+        let http = crate::load::http_client();
         for text in FORGED {
             let quoted = serde_json::to_string(&format!("FORGED{text}FORGED")).unwrap();
             let escaped: String = text.bytes().map(|byte| format!("%{byte:02X}")).collect();

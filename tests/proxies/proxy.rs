@@ -148,7 +148,7 @@ impl Proxy {
         })
         .await;
         let url = format!("{}/healthz", self.base());
-        let answer = in_time(reqwest::get(url)).await.unwrap();
+        let answer = in_time(crate::event_source::http_client().get(url).send()).await.unwrap();
         assert_eq!(answer.status(), 200, "{}", self.said());
     }
 

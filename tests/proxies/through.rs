@@ -1,5 +1,6 @@
 //! What is asked of every proxy.
 
+use crate::event_source::http_builder;
 use crate::event_source::{EventSource, Frame, Heard};
 use crate::proxy::{Kind, Proxy};
 use crate::server::{Launch, Place, Server, in_time, lasting_port, until};
@@ -22,7 +23,7 @@ async fn behind(kind: Kind, place: &Place, keep_alive_seconds: u32) -> (Launch, 
 }
 
 fn client() -> Client {
-    Client::builder().no_proxy().build().unwrap()
+    http_builder().no_proxy().build().unwrap()
 }
 
 /// Appends events with these numbers as their data, one request each, and sees the acks.
@@ -151,7 +152,7 @@ pub(crate) async fn clients_are_known_by_their_own_addresses(kind: Kind) {
     let place = Place::new();
     let (_, server, proxy) = behind(kind, &place, SILENT_SECONDS).await;
     let read = async |base: &str, address: [u8; 4], forged: &[(&str, &str)]| {
-        let from = Client::builder().no_proxy().local_address(Some(address.into())).build().unwrap();
+        let from = http_builder().no_proxy().local_address(Some(address.into())).build().unwrap();
         let mut request = from.get(format!("{base}/api/v1/a")).header("host", "log.example");
         request = request.header("origin", "http://log.example");
         for (name, value) in forged {
