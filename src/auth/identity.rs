@@ -122,8 +122,8 @@ impl Identity {
     }
 
     /// What is stored with the events that it appends.
-    pub fn origin(&self, address: Option<&str>) -> Origin {
-        Origin { producer: self.name.clone(), address: address.map(Arc::from) }
+    pub fn origin(&self, address: &str) -> Origin {
+        Origin { producer: self.name.clone(), address: Some(address.into()) }
     }
 }
 

@@ -5,22 +5,17 @@
 
 use super::guard::OverTls;
 use super::origin::is_own_page;
-use super::{Problem, ProblemCode, form};
+use super::{Caller, Problem, ProblemCode, form};
 use crate::auth::{Auth, Credential, Identity, Refused};
 use crate::event::{Origin, Pattern, StreamName};
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, Method, header};
-use std::net::IpAddr;
 use std::sync::Arc;
 
 /// The cookie of a session.
 pub(super) const SESSION_COOKIE: &str = "evertail_session";
 /// The parameter of a ticket.
 pub(super) const TICKET: &str = "ticket";
-
-/// Goes with a request: where it comes from.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct ClientAddress(pub(super) IpAddr);
 
 /// What whoever asks may do.
 #[derive(Debug, Clone, Default)]
@@ -39,6 +34,7 @@ impl Access {
     pub(super) async fn of(
         auth: &Auth,
         request: &Parts,
+        caller: &Caller,
         stream: Option<&StreamName>,
     ) -> Result<Self, Refusal> {
         let ticket = stream.and_then(|stream| Some((ticket(request)?, stream)));
@@ -57,18 +53,16 @@ impl Access {
         match auth.authenticate(credential).await {
             Ok(identity) => Ok(Self::Known(auth.clone(), identity)),
             Err(refused) => {
-                failed(request, refused);
+                failed(caller, refused);
                 Err(Refusal::Credential(refused))
             }
         }
     }
 
     /// On whose behalf the log is asked.
-    pub(super) fn origin(&self, request: &Parts) -> Option<Arc<Origin>> {
+    pub(super) fn origin(&self, caller: &Caller) -> Option<Arc<Origin>> {
         let Self::Known(_, identity) = self else { return None };
-        let address = request.extensions.get::<ClientAddress>();
-        let address = address.map(|ClientAddress(address)| address.to_string());
-        Some(Arc::new(identity.origin(address.as_deref())))
+        Some(Arc::new(identity.origin(&caller.address.to_string())))
     }
 
     /// *Errors*: events may not be appended to this stream.
@@ -207,11 +201,9 @@ pub(super) fn credential_problem(refused: Refused) -> Problem {
 }
 
 /// Every authentication that failed passes here. Nothing of the credential is told.
-fn failed(request: &Parts, refused: Refused) {
+fn failed(caller: &Caller, refused: Refused) {
     if refused != Refused::Missing {
-        let address = request.extensions.get::<ClientAddress>();
-        let address = address.map(|ClientAddress(address)| address.to_string());
-        tracing::info!(address, reason = %refused, "a credential was refused");
+        tracing::info!(address = %caller.address, reason = %refused, "a credential was refused");
     }
 }
 

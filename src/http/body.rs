@@ -88,7 +88,8 @@ where
     let body = Limited::new(body, bytes_max);
     let collected = async {
         match ROOM.try_with(Arc::clone) {
-            Ok(room) => collect_within(&room, body).await,
+            // In a box, as only requests of HTTP/2 have a room, and every future has space for the larger branch.
+            Ok(room) => Box::pin(collect_within(&room, body)).await,
             Err(_) => body.collect().await.map(|collected| collected.to_bytes()),
         }
     };

@@ -63,33 +63,32 @@ pub(super) async fn serve(
     let socket = match &settings.tls {
         None => Socket::Plain(socket),
         Some(tls) => {
-            let shaking = timeout_at(since + settings.header_timeout, handshake(tls, socket));
+            // In a box, as is what it makes: plain connections stay small.
+            let shaking = Box::pin(timeout_at(since + settings.header_timeout, handshake(tls, socket)));
             let shaken = tokio::select! {
                 biased;
                 shaken = shaking => shaken.map_err(|_| "the client did not finish the handshake in time")?,
                 // Nothing was asked yet.
                 _ = stopping.wait_for(|is_stopping| *is_stopping) => return Ok(()),
             };
-            match shaken? {
-                Some(socket) if socket.get_ref().1.alpn_protocol() == Some(b"h2") => {
-                    let socket = Socket::Tls(Box::new(socket));
-                    return Box::pin(http2::serve(socket, peer, service, settings, places, stopping, since))
-                        .await;
-                }
-                Some(socket) => Socket::Tls(Box::new(socket)),
-                None => return Ok(()),
+            let Some(socket) = shaken? else { return Ok(()) };
+            let is_http2 = socket.get_ref().1.alpn_protocol() == Some(b"h2");
+            let socket = Socket::Tls(socket);
+            if is_http2 {
+                return Box::pin(http2::serve(socket, peer, service, settings, places, stopping, since)).await;
             }
+            socket
         }
     };
     serve_http1(socket, peer, service, settings, stopping, since).await
 }
 
 /// The start of TLS; `None` for a client that does not speak it, and has been told.
-async fn handshake(tls: &Tls, mut socket: TcpStream) -> Result<Option<TlsStream<TcpStream>>, Broken> {
+async fn handshake(tls: &Tls, mut socket: TcpStream) -> Result<Option<Box<TlsStream<TcpStream>>>, Broken> {
     let mut first = [0];
     // Every client of TLS begins with a record of this type (RFC 8446, section 5.1), and no client of HTTP does.
     if socket.peek(&mut first).await? == 0 || first == [HANDSHAKE_RECORD] {
-        return Ok(Some(tls.accept(socket).await?));
+        return Ok(Some(Box::new(tls.accept(socket).await?)));
     }
     // What is not read would make the kernel take the answer back.
     let _ = socket.try_read(&mut [0; 4 << 10]);

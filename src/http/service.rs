@@ -3,7 +3,7 @@
 //! The routes of the log are dispatched here, on hyper's types: at 50,000 requests a second a router's boxes and clones
 //! cost more than the append itself. Everything else is an axum router.
 
-use super::access::{self, Access, ClientAddress};
+use super::access::{self, Access};
 use super::guard::{self, OverTls};
 use super::limits::{self, Client, Held, Limits};
 use super::listen::Peer;
@@ -25,6 +25,7 @@ use futures_util::FutureExt;
 use hyper::body::Incoming;
 use percent_encoding::percent_decode_str;
 use std::convert::Infallible;
+use std::future::ready;
 use std::io::Write;
 use std::net::IpAddr;
 use std::panic::AssertUnwindSafe;
@@ -109,29 +110,28 @@ impl Service {
     }
 
     /// Answers a request, whatever it is. `peer` is the other end of its connection.
-    pub(super) async fn answer(&self, mut request: Request<Incoming>, peer: Peer) -> Answer {
+    ///
+    /// From here on its head is passed by reference, and everything but appending is in a box: the future of a connection is
+    /// moved for each request, so it must be small.
+    pub(super) async fn answer(&self, request: Request<Incoming>, peer: Peer) -> Answer {
         let began = Instant::now();
-        let address = address::client(peer.address, request.headers(), &self.0.app.settings.trusted_proxies);
-        request.extensions_mut().insert(ClientAddress(address));
-        let caller = Caller { address, client: Client::of_address(address, &self.0.app.settings.limits) };
+        let (parts, body) = request.into_parts();
+        let settings = &self.0.app.settings;
+        let address = address::client(peer.address, &parts.headers, &settings.trusted_proxies);
+        let caller = Caller { address, client: Client::of_address(address, &settings.limits) };
         let id = request_id();
-        let method = request.method().clone();
         // The routes of /admin are for no page of another origin, so nothing is told of them to one.
-        let is_from_page = (method == Method::OPTIONS || request.headers().contains_key(header::ORIGIN))
-            && !admin::is_route(request.uri().path());
+        let is_from_page = (parts.method == Method::OPTIONS || parts.headers.contains_key(header::ORIGIN))
+            && !admin::is_route(parts.uri.path());
         let mut answer = if is_from_page {
-            let serve = service_fn(async |request| {
-                Ok::<_, Infallible>(self.serve(request, &id, peer, &caller).await)
-            });
-            let Ok(answer) = Box::pin(self.0.cors.layer(serve).oneshot(request)).await;
-            answer
+            Box::pin(self.answer_page(&parts, body, &id, peer, &caller)).await
         } else {
-            let mut answer = self.serve(request, &id, peer, &caller).await;
+            let mut answer = self.serve(&parts, body, &id, peer, &caller).await;
             // A cache must not give this answer, which lets no page in, to a page.
             answer.headers_mut().insert(header::VARY, HeaderValue::from_static("origin"));
             answer
         };
-        if method == Method::HEAD && matches!(answer.body(), AnswerBody::Stream(_)) {
+        if parts.method == Method::HEAD && matches!(answer.body(), AnswerBody::Stream(_)) {
             *answer.body_mut() = AnswerBody::default();
         }
         let headers = answer.headers_mut();
@@ -143,7 +143,7 @@ impl Service {
         headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
         tracing::debug!(
             request_id = id.to_str().unwrap_or_default(),
-            %method,
+            method = %parts.method,
             client = %address,
             status = answer.status().as_u16(),
             seconds = began.elapsed().as_secs_f64(),
@@ -153,26 +153,49 @@ impl Service {
         answer
     }
 
+    /// Answers a page, with what it may see of the answer; a preflight has no other answer.
+    async fn answer_page(
+        &self,
+        parts: &Parts,
+        body: Incoming,
+        id: &HeaderValue,
+        peer: Peer,
+        caller: &Caller,
+    ) -> Answer {
+        let bare = service_fn(|_| ready(Ok::<_, Infallible>(Response::new(AnswerBody::default()))));
+        let asked = Request::from_parts(parts.clone(), ());
+        let Ok(allowed) = self.0.cors.layer(bare).oneshot(asked).await;
+        if parts.method == Method::OPTIONS {
+            return allowed;
+        }
+        let mut answer = self.serve(parts, body, id, peer, caller).await;
+        for (name, value) in allowed.headers() {
+            answer.headers_mut().append(name, value.clone());
+        }
+        answer
+    }
+
     /// Checks a request, has it answered, and writes out the problem if there is one.
     async fn serve(
         &self,
-        request: Request<Incoming>,
+        parts: &Parts,
+        mut body: Incoming,
         id: &HeaderValue,
         peer: Peer,
         caller: &Caller,
     ) -> Answer {
         let app = &self.0.app;
-        let checked = guard::check(app, &request);
+        let checked = guard::check(app, parts);
         let limited = checked.as_ref().map_or(None, |()| limits::refusal(app, peer, caller));
         let mut answer = match checked {
             Ok(()) if let Some(refusal) = limited => {
-                let mut answer = refuse(app, &request, refusal);
+                let mut answer = refuse(app, parts, refusal);
                 if peer.is_turned_away {
                     answer.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
                 }
                 answer
             }
-            Ok(()) => match AssertUnwindSafe(self.dispatch(request, caller)).catch_unwind().await {
+            Ok(()) => match AssertUnwindSafe(self.dispatch(parts, body, caller)).catch_unwind().await {
                 Ok(answered) => answered.unwrap_or_else(problem),
                 // The panic hook has logged it.
                 Err(_) => {
@@ -183,8 +206,7 @@ impl Service {
             Err(refusal) => {
                 let is_malformed = refusal.is_about_the_connection();
                 if !is_malformed {
-                    let (parts, mut body) = request.into_parts();
-                    Box::pin(body::discard(&parts.headers, &mut body, &self.0.app.settings)).await;
+                    Box::pin(body::discard(&parts.headers, &mut body, &app.settings)).await;
                 }
                 let mut answer = problem(refusal);
                 if is_malformed {
@@ -195,21 +217,21 @@ impl Service {
             }
         };
         if let Some(problem) = answer.extensions_mut().remove::<Problem>() {
-            let (parts, body) = problem.render(id.to_str().unwrap_or_default()).into_parts();
-            *answer.status_mut() = parts.status;
+            let (rendered, body) = problem.render(id.to_str().unwrap_or_default()).into_parts();
+            *answer.status_mut() = rendered.status;
             answer.headers_mut().remove(header::CONTENT_LENGTH);
-            answer.headers_mut().extend(parts.headers);
+            answer.headers_mut().extend(rendered.headers);
             *answer.body_mut() = AnswerBody::Whole(body);
         }
         answer
     }
 
-    /// Everything but appending is in a box: the future of a connection is moved for each request, so it must be small.
-    async fn dispatch(&self, request: Request<Incoming>, caller: &Caller) -> Result<Answer, Problem> {
-        let (parts, body) = request.into_parts();
-        match &self.0.app.auth {
-            None => self.route(&self.0.app, parts, body, caller).await,
-            Some(auth) => Box::pin(self.authorised(auth, parts, body, caller)).await,
+    async fn dispatch(&self, parts: &Parts, body: Incoming, caller: &Caller) -> Result<Answer, Problem> {
+        let app = &self.0.app;
+        match (&app.auth, Route::of(parts.uri.path())) {
+            (None, Some(route)) => self.of_the_log(app, route, parts, body, caller).await,
+            (None, None) => Ok(Box::pin(self.elsewhere(app, parts, body)).await),
+            (Some(auth), route) => Box::pin(self.authorised(auth, route, parts, body, caller)).await,
         }
     }
 
@@ -217,16 +239,16 @@ impl Service {
     async fn authorised(
         &self,
         auth: &Auth,
-        parts: Parts,
+        route: Option<Route<'_>>,
+        parts: &Parts,
         body: Incoming,
         caller: &Caller,
     ) -> Result<Answer, Problem> {
         let app = &self.0.app;
         let path = parts.uri.path();
-        let route = Route::of(path);
         let is_public = route.is_none() && !admin::is_route(path) && !path.starts_with("/auth/");
         if is_public || session::is_end(&parts.method, &parts.uri, &parts.headers) {
-            return self.route(app, parts, body, caller).await;
+            return Ok(self.elsewhere(app, parts, body).await);
         }
         let is_read = matches!(parts.method, Method::GET | Method::HEAD);
         let stream = match route {
@@ -236,7 +258,7 @@ impl Service {
         let is_event_source = is_read
             && matches!(route, Some(Route::Log | Route::Stream(_)))
             && accept::is_event_source(&parts.headers);
-        let access = match Access::of(auth, &parts, stream.as_ref()).await {
+        let access = match Access::of(auth, parts, caller, stream.as_ref()).await {
             Ok(access) => access,
             Err(refusal) => match refusal.reason().filter(|_| is_event_source) {
                 Some(reason) => return Ok(event_stream::refuse(app, reason)),
@@ -249,6 +271,7 @@ impl Service {
         if admin::is_route(path) {
             access.check_admin()?;
         }
+        let log = app.log.by(access.origin(caller));
         let mut caller = caller.clone();
         if let Some((_, identity)) = access.known() {
             caller.client = Some(Client::Credential(identity.name.clone()));
@@ -259,74 +282,80 @@ impl Service {
                 };
             }
         }
-        let log = app.log.by(access.origin(&parts));
-        self.route(&App { log, access, ..app.clone() }, parts, body, &caller).await
-    }
-
-    async fn route(
-        &self,
-        app: &App,
-        parts: Parts,
-        mut body: Incoming,
-        caller: &Caller,
-    ) -> Result<Answer, Problem> {
-        let Some(route) = Route::of(parts.uri.path()) else {
-            let mut request = Request::from_parts(parts, Body::new(body));
-            request.extensions_mut().insert(app.clone());
-            let Ok(answer) = Box::pin(self.0.router.clone().oneshot(request)).await;
-            return Ok(answer.map(AnswerBody::Whole));
-        };
-        let answered = self.of_the_log(app, route, &parts, &mut body, caller).await;
-        if answered.as_ref().is_err_and(|problem| !problem.is_about_a_broken_body()) {
-            Box::pin(body::discard(&parts.headers, &mut body, &app.settings)).await;
+        let app = App { log, access, ..app.clone() };
+        match route {
+            Some(route) => self.of_the_log(&app, route, parts, body, &caller).await,
+            None => Ok(self.elsewhere(&app, parts, body).await),
         }
-        answered
     }
 
-    /// Answers on a route of the log.
+    /// Answers on a route that is not of the log.
+    async fn elsewhere(&self, app: &App, parts: &Parts, body: Incoming) -> Answer {
+        let mut request = Request::from_parts(parts.clone(), Body::new(body));
+        request.extensions_mut().insert(app.clone());
+        let Ok(answer) = self.0.router.clone().oneshot(request).await;
+        answer.map(AnswerBody::Whole)
+    }
+
+    /// Answers on a route of the log, and takes what is left of the body of a refused request.
     async fn of_the_log(
         &self,
         app: &App,
         route: Route<'_>,
         parts: &Parts,
-        body: &mut Incoming,
+        mut body: Incoming,
         caller: &Caller,
     ) -> Result<Answer, Problem> {
-        match (&parts.method, route) {
-            (&Method::POST, Route::Log) => {
-                Ok(append::append(app, None, &parts.headers, body).await?.map(AnswerBody::Whole))
-            }
-            (&Method::POST, Route::Stream(name)) => {
-                let stream = append::appendable(stream_name(name)?)?;
-                Ok(append::append(app, Some(stream), &parts.headers, body).await?.map(AnswerBody::Whole))
-            }
-            (&Method::GET | &Method::HEAD, Route::Log) => {
-                Box::pin(read::read(app, parts, None, caller)).await
-            }
-            (&Method::GET | &Method::HEAD, Route::Stream(name)) => {
-                Box::pin(read::read(app, parts, Some(stream_name(name)?), caller)).await
-            }
-            (&Method::GET | &Method::HEAD, Route::Event(seq)) => {
-                Ok(Box::pin(read::event(app, parts, seq)).await?.map(AnswerBody::Whole))
-            }
-            (&Method::POST, Route::Close(name)) => {
-                let stream = append::appendable(stream_name(name)?)?;
-                Ok(Box::pin(close::close(app, stream, &parts.headers, body)).await?.map(AnswerBody::Whole))
-            }
-            (&Method::GET | &Method::HEAD, Route::Streams) => {
-                Ok(Box::pin(streams::list(app, parts)).await?.map(AnswerBody::Whole))
-            }
-            (&Method::GET | &Method::HEAD, Route::Totals(name)) => {
-                Ok(Box::pin(streams::one(app, parts, stream_name(name)?)).await?.map(AnswerBody::Whole))
-            }
-            (_, Route::Log | Route::Stream(_)) => Ok(method_not_allowed("GET,HEAD,POST")),
-            (_, Route::Close(_)) => Ok(method_not_allowed("POST")),
-            (_, Route::Event(_) | Route::Streams | Route::Totals(_)) => Ok(method_not_allowed("GET,HEAD")),
+        let answered = on_the_log(app, route, parts, &mut body, caller).await;
+        if answered.as_ref().is_err_and(|problem| !problem.is_about_a_broken_body()) {
+            Box::pin(body::discard(&parts.headers, &mut body, &app.settings)).await;
         }
+        answered
+    }
+}
+
+async fn on_the_log(
+    app: &App,
+    route: Route<'_>,
+    parts: &Parts,
+    body: &mut Incoming,
+    caller: &Caller,
+) -> Result<Answer, Problem> {
+    match (&parts.method, route) {
+        (&Method::POST, Route::Log) => {
+            Ok(append::append(app, None, &parts.headers, body).await?.map(AnswerBody::Whole))
+        }
+        (&Method::POST, Route::Stream(name)) => {
+            let stream = append::appendable(stream_name(name)?)?;
+            Ok(append::append(app, Some(stream), &parts.headers, body).await?.map(AnswerBody::Whole))
+        }
+        (&Method::GET | &Method::HEAD, Route::Log) => {
+            Box::pin(read::read(app, parts, None, caller)).await
+        }
+        (&Method::GET | &Method::HEAD, Route::Stream(name)) => {
+            Box::pin(read::read(app, parts, Some(stream_name(name)?), caller)).await
+        }
+        (&Method::GET | &Method::HEAD, Route::Event(seq)) => {
+            Ok(Box::pin(read::event(app, parts, seq)).await?.map(AnswerBody::Whole))
+        }
+        (&Method::POST, Route::Close(name)) => {
+            let stream = append::appendable(stream_name(name)?)?;
+            Ok(Box::pin(close::close(app, stream, &parts.headers, body)).await?.map(AnswerBody::Whole))
+        }
+        (&Method::GET | &Method::HEAD, Route::Streams) => {
+            Ok(Box::pin(streams::list(app, parts)).await?.map(AnswerBody::Whole))
+        }
+        (&Method::GET | &Method::HEAD, Route::Totals(name)) => {
+            Ok(Box::pin(streams::one(app, parts, stream_name(name)?)).await?.map(AnswerBody::Whole))
+        }
+        (_, Route::Log | Route::Stream(_)) => Ok(method_not_allowed("GET,HEAD,POST")),
+        (_, Route::Close(_)) => Ok(method_not_allowed("POST")),
+        (_, Route::Event(_) | Route::Streams | Route::Totals(_)) => Ok(method_not_allowed("GET,HEAD")),
     }
 }
 
 /// A route of the log.
+#[derive(Clone, Copy)]
 enum Route<'p> {
     /// `/api/v1/events`
     Log,
@@ -367,10 +396,10 @@ pub(super) fn stream_name(segment: &str) -> Result<StreamName, Problem> {
 
 /// Tells a client that it has to wait: an EventSource by a stream that ends, since it would take any other answer for
 /// the end.
-fn refuse(app: &App, request: &Request<Incoming>, (refusal, reason): (Problem, &'static str)) -> Answer {
-    let is_read = matches!(*request.method(), Method::GET | Method::HEAD);
-    let is_stream = matches!(Route::of(request.uri().path()), Some(Route::Log | Route::Stream(_)));
-    if is_read && is_stream && accept::is_event_source(request.headers()) {
+fn refuse(app: &App, request: &Parts, (refusal, reason): (Problem, &'static str)) -> Answer {
+    let is_read = matches!(request.method, Method::GET | Method::HEAD);
+    let is_stream = matches!(Route::of(request.uri.path()), Some(Route::Log | Route::Stream(_)));
+    if is_read && is_stream && accept::is_event_source(&request.headers) {
         event_stream::refuse(app, reason)
     } else {
         problem(refusal)
