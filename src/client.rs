@@ -2,10 +2,13 @@
 //!
 //! Shares only `event`-free L0 with the server (`sse`, `wire`), so that a test through it checks the wire.
 
-use crate::sse::{self, Item, Parser};
+mod admin;
+mod tail;
+
+pub use tail::{Tail, TailItem};
+
 use crate::wire::{GapData, ReceiptJson};
 use bytes::Bytes;
-use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use reqwest::Method;
 use reqwest::header::{AUTHORIZATION, HeaderValue};
 use serde::de::DeserializeOwned;
@@ -13,14 +16,6 @@ use std::error::Error;
 use std::io;
 use std::time::Duration;
 
-/// Largest event that the tail takes. *Units*: bytes. The server's largest is 16 MiB, before JSON escapes.
-const EVENT_BYTES_MAX: usize = 64 << 20;
-/// Three keep-alives of the default interval: a connection silent for longer is dead.
-const SILENCE_MAX: Duration = Duration::from_secs(45);
-/// Until the server says otherwise.
-const RETRY_DEFAULT: Duration = Duration::from_secs(1);
-/// Longest wait between attempts, while a server is down.
-const RETRY_MAX: Duration = Duration::from_secs(30);
 /// Most of an answer that is not what was asked for.
 const PROBLEM_BYTES_MAX: usize = 64 << 10;
 
@@ -151,8 +146,7 @@ impl Client {
 
     /// The URL of a stream, or of the whole log.
     pub fn url(&self, stream: Option<&str>) -> String {
-        let name: String = form_urlencoded::byte_serialize(stream.unwrap_or("events").as_bytes()).collect();
-        format!("{}/api/v1/{name}", self.base)
+        format!("{}{}", self.base, path(stream))
     }
 
     /// Appends a body of this content type, and returns the receipts.
@@ -185,97 +179,12 @@ impl Client {
     /// *Errors*: see [`ClientError::is_safe_to_retry`]; closing it again is no error. *Cancel safety*: the server commits
     /// all the same.
     pub async fn close(&self, stream: &str, body: Vec<u8>) -> Result<ReceiptJson, ClientError> {
-        let url = format!("{}/close", self.url(Some(stream)));
-        let sent = self
-            .request(Method::POST, &url)
-            .header("content-type", "application/json")
-            .body(body)
-            .send()
-            .await;
-        let text = answer(&url, sent).await?;
-        serde_json::from_str(&text).map_err(|error| ClientError::NotEvertail { url, what: error.to_string() })
-    }
-
-    /// Has the server trim, or say what it would trim: the body and the answer of that route. A trim may take minutes.
-    ///
-    /// *Errors*: the server refuses, or does not answer. *Cancel safety*: the server trims all the same.
-    pub async fn trim(&self, body: Vec<u8>) -> Result<String, ClientError> {
-        let url = format!("{}/admin/trim", self.base);
-        let sent = self
-            .request(Method::POST, &url)
-            .header("content-type", "application/json")
-            .body(body)
-            .send()
-            .await;
-        answer(&url, sent).await
-    }
-
-    /// All holds, as that route lists them.
-    ///
-    /// *Errors*: the server refuses, or does not answer. *Cancel safety*: safe.
-    pub async fn holds(&self) -> Result<String, ClientError> {
-        let url = format!("{}/admin/holds", self.base);
-        answer(&url, self.request(Method::GET, &url).send().await).await
-    }
-
-    /// Holds a stream, and returns the hold.
-    ///
-    /// *Errors*: the server refuses, or does not answer; repeating it is no error. *Cancel safety*: the server commits all
-    /// the same.
-    pub async fn hold(&self, stream: &str, name: &str, body: Vec<u8>) -> Result<String, ClientError> {
-        let url = self.hold_url(stream, name);
-        let sent = self
-            .request(Method::PUT, &url)
-            .header("content-type", "application/json")
-            .body(body)
-            .send()
-            .await;
-        answer(&url, sent).await
-    }
-
-    /// Releases a hold, and returns what it was.
-    ///
-    /// *Errors*: the server refuses, or does not answer. *Cancel safety*: the server commits all the same.
-    pub async fn release(&self, stream: &str, name: &str, body: Vec<u8>) -> Result<String, ClientError> {
-        let url = self.hold_url(stream, name);
-        let sent = self
-            .request(Method::DELETE, &url)
-            .header("content-type", "application/json")
-            .body(body)
-            .send()
-            .await;
-        answer(&url, sent).await
-    }
-
-    /// All tokens, as that route lists them.
-    ///
-    /// *Errors*: the server refuses, or does not answer. *Cancel safety*: safe.
-    pub async fn tokens(&self) -> Result<String, ClientError> {
-        let url = format!("{}/admin/tokens", self.base);
-        answer(&url, self.request(Method::GET, &url).send().await).await
-    }
-
-    /// Has the server make a token, and returns it: the one time that it is shown.
-    ///
-    /// *Errors*: the server refuses, or does not answer. *Cancel safety*: the server makes it all the same.
-    pub async fn create_token(&self, body: Vec<u8>) -> Result<String, ClientError> {
-        let url = format!("{}/admin/tokens", self.base);
-        let request = self.request(Method::POST, &url).header("content-type", "application/json");
-        answer(&url, request.body(body).send().await).await
-    }
-
-    /// Has the server revoke a token.
-    ///
-    /// *Errors*: the server refuses, or does not answer; repeating it is no error. *Cancel safety*: the server revokes it
-    /// all the same.
-    pub async fn revoke_token(&self, id: &str) -> Result<String, ClientError> {
-        let url = format!("{}/admin/tokens/{}", self.base, utf8_percent_encode(id, NON_ALPHANUMERIC));
-        answer(&url, self.request(Method::DELETE, &url).send().await).await
-    }
-
-    fn hold_url(&self, stream: &str, name: &str) -> String {
-        let part = |text| utf8_percent_encode(text, NON_ALPHANUMERIC);
-        format!("{}/admin/holds/{}/{}", self.base, part(stream), part(name))
+        let path = format!("{}/close", path(Some(stream)));
+        let text = self.ask(Method::POST, &path, Some(body)).await?;
+        serde_json::from_str(&text).map_err(|error| ClientError::NotEvertail {
+            url: format!("{}{path}", self.base),
+            what: error.to_string(),
+        })
     }
 
     /// Asks for history in the representation that `accept` names. `query` has the parameters, without a `?`.
@@ -302,14 +211,21 @@ impl Client {
     /// begin, and after that the tail's own cursor does.
     pub fn tail(&self, stream: Option<&str>, query: &str) -> Tail {
         let separator = if query.is_empty() { "" } else { "?" };
-        Tail {
-            client: self.clone(),
-            url: format!("{}{separator}{query}", self.url(stream)),
-            cursor: String::new(),
-            retry: RETRY_DEFAULT,
-            failures: 0,
-            open: None,
+        Tail::new(self.clone(), format!("{}{separator}{query}", self.url(stream)))
+    }
+
+    /// Asks on a path, with a body of JSON if there is one, and returns the text of an answer that is what was asked for.
+    async fn ask(&self, method: Method, path: &str, body: Option<Vec<u8>>) -> Result<String, ClientError> {
+        let url = format!("{}{path}", self.base);
+        let mut request = self.request(method, &url);
+        if let Some(body) = body {
+            request = request.header("content-type", "application/json").body(body);
         }
+        let response = request.send().await.map_err(|source| unreachable(&url, source))?;
+        if !response.status().is_success() {
+            return Err(refused(response).await);
+        }
+        response.text().await.map_err(|source| unreachable(&url, source))
     }
 }
 
@@ -348,122 +264,10 @@ impl History {
     }
 }
 
-/// What a tail yields.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum TailItem {
-    /// An event, or a control frame, whose type begins with `evertail.`.
-    Event(sse::Event),
-    /// The connection is gone; the tail comes back after this time.
-    Disconnected(Duration),
-    /// The server says that nothing more will come (204): what was asked for has an end, and that was reached.
-    End,
-}
-
-/// A stream that is followed across disconnects. Holds its cursor.
-#[derive(Debug)]
-pub struct Tail {
-    client: Client,
-    url: String,
-    cursor: String,
-    retry: Duration,
-    failures: u32,
-    open: Option<(reqwest::Response, Parser)>,
-}
-
-impl Tail {
-    /// The id of the last event that was yielded, empty before the first.
-    pub fn cursor(&self) -> &str {
-        &self.cursor
-    }
-
-    /// The next item. After [`TailItem::Disconnected`] the next call waits that long, then reconnects.
-    ///
-    /// *Errors*: the server refuses the request for good. *Cancel safety*: safe; no item is lost.
-    pub async fn next(&mut self) -> Result<TailItem, ClientError> {
-        loop {
-            let Some((response, parser)) = &mut self.open else {
-                if self.failures > 0 {
-                    tokio::time::sleep(self.delay()).await;
-                }
-                match self.connect().await {
-                    Ok(Some(response)) => self.open = Some((response, Parser::new(EVENT_BYTES_MAX))),
-                    Ok(None) => return Ok(TailItem::End),
-                    Err(error @ ClientError::Refused { is_retryable: false, status: ..500, .. }) => {
-                        return Err(error);
-                    }
-                    Err(error @ (ClientError::NotEvertail { .. } | ClientError::Untrusted { .. })) => {
-                        return Err(error);
-                    }
-                    Err(_) => return Ok(self.disconnected()),
-                }
-                continue;
-            };
-            match parser.next() {
-                Some(Ok(Item::Event(event))) => {
-                    self.failures = 0;
-                    if !event.last_event_id.is_empty() {
-                        self.cursor.clone_from(&event.last_event_id);
-                    }
-                    return Ok(TailItem::Event(event));
-                }
-                Some(Ok(Item::Retry(milliseconds))) => {
-                    self.retry = Duration::from_millis(milliseconds).min(RETRY_MAX)
-                }
-                Some(Ok(Item::Comment)) => {}
-                Some(Err(error)) => {
-                    return Err(ClientError::NotEvertail { url: self.url.clone(), what: error.to_string() });
-                }
-                None => match tokio::time::timeout(SILENCE_MAX, response.chunk()).await {
-                    Ok(Ok(Some(chunk))) => parser.push(&chunk),
-                    _ => return Ok(self.disconnected()),
-                },
-            }
-        }
-    }
-
-    /// The open stream; `None` if there is nothing more to come.
-    async fn connect(&self) -> Result<Option<reqwest::Response>, ClientError> {
-        let mut request = self.client.request(Method::GET, &self.url).header("accept", "text/event-stream");
-        if !self.cursor.is_empty() {
-            request = request.header("last-event-id", &self.cursor);
-        }
-        let response = request.send().await.map_err(|source| unreachable(&self.url, source))?;
-        if !response.status().is_success() {
-            return Err(refused(response).await);
-        }
-        if response.status() == reqwest::StatusCode::NO_CONTENT {
-            return Ok(None);
-        }
-        let content_type = response.headers().get("content-type").and_then(|value| value.to_str().ok());
-        match content_type {
-            Some(content_type) if content_type.starts_with("text/event-stream") => Ok(Some(response)),
-            other => {
-                let what = format!("its content type is {}", other.unwrap_or("missing"));
-                Err(ClientError::NotEvertail { url: self.url.clone(), what })
-            }
-        }
-    }
-
-    fn disconnected(&mut self) -> TailItem {
-        self.open = None;
-        self.failures = self.failures.saturating_add(1);
-        TailItem::Disconnected(self.delay())
-    }
-
-    /// The server's own hint first, which is jittered; doubled with every failure in a row.
-    fn delay(&self) -> Duration {
-        let doubled = self.retry.saturating_mul(1 << self.failures.saturating_sub(1).min(5));
-        doubled.min(RETRY_MAX)
-    }
-}
-
-/// The text of an answer that is what was asked for.
-async fn answer(url: &str, sent: Result<reqwest::Response, reqwest::Error>) -> Result<String, ClientError> {
-    let response = sent.map_err(|source| unreachable(url, source))?;
-    if !response.status().is_success() {
-        return Err(refused(response).await);
-    }
-    response.text().await.map_err(|source| unreachable(url, source))
+/// The path of a stream, or of the whole log.
+fn path(stream: Option<&str>) -> String {
+    let name: String = form_urlencoded::byte_serialize(stream.unwrap_or("events").as_bytes()).collect();
+    format!("/api/v1/{name}")
 }
 
 fn unreachable(url: &str, source: reqwest::Error) -> ClientError {

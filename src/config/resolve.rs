@@ -1,19 +1,19 @@
 //! From strings to types: defaults, ranges, cross-checks; all problems told at once.
 
-use super::table::{self, Setting};
-use crate::event::{Pattern, Retention, RetentionRules, StreamName, StreamRetention};
+use super::resolver::Resolver;
+use super::{table, values};
+use crate::event::{Pattern, Retention, RetentionRules};
 use ipnet::IpNet;
 use std::collections::HashMap;
 use std::fmt;
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::num::NonZeroU32;
 use std::path::PathBuf;
-use std::str::FromStr;
 use std::time::Duration;
 
 /// Most events, and bytes of data, that a retention can be told to keep.
-const EVENTS_MAX: u64 = 1_000_000_000_000;
-const BYTES_MAX: u64 = 1 << 50;
+pub(super) const EVENTS_MAX: u64 = 1_000_000_000_000;
+pub(super) const BYTES_MAX: u64 = 1 << 50;
 
 /// Settings as they were given, by variable; those not given are missing.
 pub type Raw = HashMap<&'static str, String>;
@@ -141,7 +141,7 @@ impl std::error::Error for ConfigErrors {}
 ///
 /// *Errors*: every setting that is out of range or contradicts another, each with its name, value and range.
 pub fn resolve(raw: &Raw, state_directory: Option<PathBuf>) -> Result<Config, ConfigErrors> {
-    let mut r = Resolver { raw, errors: Vec::new() };
+    let mut r = Resolver::new(raw);
     let file = match (raw.get(table::FILE.variable), state_directory) {
         (None, Some(folder)) => folder.join("evertail.db"),
         _ => PathBuf::from(r.text(&table::FILE)),
@@ -151,9 +151,9 @@ pub fn resolve(raw: &Raw, state_directory: Option<PathBuf>) -> Result<Config, Co
         file,
         tls: r.paths(&table::TLS_CERTIFICATE, &table::TLS_KEY),
         auth: r.auth(),
-        allowed_origins: r.list(&table::ALLOWED_ORIGINS, origin),
-        allowed_hosts: r.list(&table::ALLOWED_HOSTS, host),
-        trusted_proxies: r.list(&table::TRUSTED_PROXIES, network),
+        allowed_origins: r.list(&table::ALLOWED_ORIGINS, values::origin),
+        allowed_hosts: r.list(&table::ALLOWED_HOSTS, values::host),
+        trusted_proxies: r.list(&table::TRUSTED_PROXIES, values::network),
         event_bytes_max: r.bytes(&table::EVENT_BYTES_MAX, 1 << 10, 16 << 20) as usize,
         depth_max: r.number(&table::DEPTH_MAX, 1, 120) as usize,
         uri_bytes_max: r.bytes(&table::URI_BYTES_MAX, 256, 64 << 10) as usize,
@@ -185,7 +185,7 @@ pub fn resolve(raw: &Raw, state_directory: Option<PathBuf>) -> Result<Config, Co
         disk_free_bytes_min: r.bytes(&table::DISK_FREE_BYTES_MIN, 0, 1 << 40),
         retention: RetentionRules {
             log: Retention {
-                events: Some(r.number(&table::RETENTION_EVENTS, 0, EVENTS_MAX)).filter(|count| *count > 0),
+                events: r.some(&table::RETENTION_EVENTS, EVENTS_MAX),
                 bytes: Some(r.bytes(&table::RETENTION_BYTES, 0, BYTES_MAX)).filter(|bytes| *bytes > 0),
                 age: r.age(&table::RETENTION_AGE),
             },
@@ -211,222 +211,7 @@ pub fn resolve(raw: &Raw, state_directory: Option<PathBuf>) -> Result<Config, Co
     if config.retry.1 < config.retry.0 {
         r.refuse(&table::RETRY_SECONDS_MAX, "at least EVERTAIL_RETRY_SECONDS_MIN");
     }
-    if r.errors.is_empty() { Ok(config) } else { Err(ConfigErrors(r.errors)) }
-}
-
-struct Resolver<'a> {
-    raw: &'a Raw,
-    errors: Vec<ConfigError>,
-}
-
-impl Resolver<'_> {
-    fn text(&self, setting: &Setting) -> String {
-        self.raw.get(setting.variable).map_or(setting.default, String::as_str).trim().to_owned()
-    }
-
-    fn refuse(&mut self, setting: &Setting, accepted: &str) {
-        let value = self.text(setting);
-        self.errors.push(ConfigError { variable: setting.variable, value, accepted: accepted.to_owned() });
-    }
-
-    /// Authentication, if it is on. What belongs to it is refused where it is off: whoever has set it thinks that it is on.
-    fn auth(&mut self) -> Option<AuthConfig> {
-        let is_on = self.choice(&table::AUTH, &[("on", true), ("off", false)]);
-        let parts = [
-            &table::JWT_KEY_FILE,
-            &table::JWKS,
-            &table::JWT_ISSUER,
-            &table::JWT_AUDIENCE,
-            &table::ANONYMOUS_READ,
-        ];
-        let anonymous_read = self.list(&table::ANONYMOUS_READ, streams);
-        let (key_file, set) = (self.text(&table::JWT_KEY_FILE), self.text(&table::JWKS));
-        if !is_on {
-            for setting in parts {
-                if self.text(setting) != setting.default {
-                    self.refuse(setting, "nothing, or set EVERTAIL_AUTH=on");
-                }
-            }
-            return None;
-        }
-        if !key_file.is_empty() && !set.is_empty() {
-            self.refuse(&table::JWKS, "nothing, since EVERTAIL_JWT_KEY_FILE has the key, or empty that");
-        }
-        let is_url = set.starts_with("http://") || set.starts_with("https://");
-        let jwt_keys = match (key_file.is_empty(), set.is_empty()) {
-            (true, true) => None,
-            (false, _) => Some(JwtKeys::KeyFile(key_file.into())),
-            (true, false) if is_url => Some(JwtKeys::SetUrl(set)),
-            (true, false) => Some(JwtKeys::SetFile(set.into())),
-        };
-        let jwt_audience = self.text(&table::JWT_AUDIENCE);
-        if jwt_audience.is_empty() {
-            self.refuse(&table::JWT_AUDIENCE, table::JWT_AUDIENCE.range);
-        }
-        let jwt_issuer = Some(self.text(&table::JWT_ISSUER)).filter(|issuer| !issuer.is_empty());
-        Some(AuthConfig { jwt_keys, jwt_issuer, jwt_audience, anonymous_read })
-    }
-
-    /// `fallback` only stands in until the error is told.
-    fn parse<T: FromStr>(&mut self, setting: &Setting, fallback: T) -> T {
-        self.text(setting).parse().unwrap_or_else(|_| {
-            self.refuse(setting, setting.range);
-            fallback
-        })
-    }
-
-    fn within(&mut self, setting: &Setting, number: Option<u64>, min: u64, max: u64) -> u64 {
-        match number {
-            Some(number) if (min..=max).contains(&number) => number,
-            _ => {
-                self.refuse(setting, setting.range);
-                min
-            }
-        }
-    }
-
-    fn number(&mut self, setting: &Setting, min: u64, max: u64) -> u64 {
-        self.within(setting, self.text(setting).parse().ok(), min, max)
-    }
-
-    /// A number up to this; none for 0.
-    fn some(&mut self, setting: &Setting, max: u64) -> Option<u64> {
-        Some(self.number(setting, 0, max)).filter(|number| *number > 0)
-    }
-
-    fn seconds(&mut self, setting: &Setting, min: u64, max: u64) -> Duration {
-        Duration::from_secs(self.number(setting, min, max))
-    }
-
-    fn bytes(&mut self, setting: &Setting, min: u64, max: u64) -> u64 {
-        self.within(setting, bytes(&self.text(setting)), min, max)
-    }
-
-    /// A duration in words; none for 0.
-    fn age(&mut self, setting: &Setting) -> Option<Duration> {
-        let text = self.text(setting);
-        if text == "0" {
-            return None;
-        }
-        let age = age(&text);
-        if age.is_none() {
-            self.refuse(setting, setting.range);
-        }
-        age
-    }
-
-    /// Two files of which neither is of use without the other.
-    fn paths(&mut self, one: &Setting, other: &Setting) -> Option<(PathBuf, PathBuf)> {
-        match (self.text(one), self.text(other)) {
-            (first, second) if !first.is_empty() && !second.is_empty() => Some((first.into(), second.into())),
-            (first, second) if first.is_empty() && second.is_empty() => None,
-            (first, _) => {
-                let (missing, given) = if first.is_empty() { (one, other) } else { (other, one) };
-                self.refuse(missing, &format!("a path too, since {} has one, or empty both", given.variable));
-                None
-            }
-        }
-    }
-
-    /// `debug.* age=7d events=10000; audits`: for each pattern what is kept of each of its streams, everything if nothing
-    /// is said.
-    fn stream_retention(&mut self, setting: &Setting) -> Vec<StreamRetention> {
-        let text = self.text(setting);
-        let rules = text.split(';').map(str::trim).filter(|rule| !rule.is_empty());
-        rules.map(stream_retention).collect::<Option<_>>().unwrap_or_else(|| {
-            self.refuse(setting, setting.range);
-            Vec::new()
-        })
-    }
-
-    fn choice<T: Copy>(&mut self, setting: &Setting, choices: &[(&str, T)]) -> T {
-        let text = self.text(setting);
-        match choices.iter().find(|(name, _)| *name == text) {
-            Some((_, value)) => *value,
-            None => {
-                self.refuse(setting, setting.range);
-                choices[0].1
-            }
-        }
-    }
-
-    fn list<T>(&mut self, setting: &Setting, parse: fn(&str) -> Option<T>) -> Vec<T> {
-        let text = self.text(setting);
-        let entries = text.split(',').map(str::trim).filter(|entry| !entry.is_empty());
-        let parsed: Option<Vec<T>> = entries.map(parse).collect();
-        parsed.unwrap_or_else(|| {
-            self.refuse(setting, setting.range);
-            Vec::new()
-        })
-    }
-}
-
-/// A stream, or a prefix of streams.
-fn streams(text: &str) -> Option<Pattern> {
-    let pattern = Pattern::parse(text)?;
-    let name = match &pattern {
-        Pattern::Exact(name) => name.clone(),
-        Pattern::Prefix(prefix) => format!("{prefix}x"),
-    };
-    StreamName::parse(&name).ok().map(|_| pattern)
-}
-
-fn stream_retention(rule: &str) -> Option<StreamRetention> {
-    let mut words = rule.split_ascii_whitespace();
-    let streams = Pattern::parse(words.next()?)?;
-    if let Pattern::Exact(name) = &streams {
-        StreamName::parse(name).ok()?;
-    }
-    let mut keep = Retention::default();
-    for word in words {
-        let (limit, value) = word.split_once('=')?;
-        let is_again = match limit {
-            "events" => {
-                keep.events.replace(value.parse().ok().filter(|n| (1..=EVENTS_MAX).contains(n))?).is_some()
-            }
-            "bytes" => keep.bytes.replace(bytes(value).filter(|n| (1..=BYTES_MAX).contains(n))?).is_some(),
-            "age" => keep.age.replace(age(value)?).is_some(),
-            _ => return None,
-        };
-        if is_again {
-            return None;
-        }
-    }
-    Some(StreamRetention { streams, keep })
-}
-
-/// How long ago: `12h`, `30d`, `1year`, but not 0.
-pub fn age(text: &str) -> Option<Duration> {
-    humantime::parse_duration(text).ok().filter(|age| !age.is_zero())
-}
-
-/// A number of bytes, with or without a binary unit: `1048576`, `64 MiB`, `1GiB`.
-pub fn bytes(text: &str) -> Option<u64> {
-    let units = [("KiB", 10), ("MiB", 20), ("GiB", 30), ("TiB", 40)];
-    let unit = units.iter().find_map(|(unit, shift)| Some((text.strip_suffix(unit)?, *shift)));
-    let (digits, shift) = unit.unwrap_or((text, 0));
-    digits.trim().parse::<u64>().ok()?.checked_mul(1 << shift)
-}
-
-fn origin(text: &str) -> Option<AllowedOrigin> {
-    match text {
-        "*" => return Some(AllowedOrigin::Any),
-        "null" => return Some(AllowedOrigin::Null),
-        _ => {}
-    }
-    let (scheme, host) = text.split_once("://")?;
-    let is_origin = !scheme.is_empty() && !host.is_empty() && !host.contains(['/', '?', '#', '@', ' ', '*']);
-    is_origin.then(|| AllowedOrigin::Exact(text.to_ascii_lowercase()))
-}
-
-fn host(text: &str) -> Option<String> {
-    let is_name = text.starts_with('[') || !text.contains([':', '/', '*', ' ']);
-    is_name.then(|| text.to_ascii_lowercase())
-}
-
-/// A network, or the one of a single address.
-fn network(text: &str) -> Option<IpNet> {
-    text.parse::<IpNet>().ok().or_else(|| Some(IpNet::from(text.parse::<IpAddr>().ok()?)))
+    r.finish(config)
 }
 
 #[cfg(test)]
@@ -546,15 +331,6 @@ mod tests {
         );
         for bad in ["10.0.0.0/33", "localhost", "127.0.0.1:80", "*"] {
             assert!(of(bad).is_err(), "{bad}");
-        }
-    }
-
-    #[test]
-    fn bytes_take_binary_units() {
-        assert_eq!(bytes("10"), Some(10));
-        assert_eq!(bytes("64 MiB"), Some(64 << 20));
-        for bad in ["", "KiB", "1KB", "-1", "99999999999TiB"] {
-            assert_eq!(bytes(bad), None, "{bad}");
         }
     }
 }

@@ -75,7 +75,8 @@ pub(super) async fn serve(
             let is_http2 = socket.get_ref().1.alpn_protocol() == Some(b"h2");
             let socket = Socket::Tls(socket);
             if is_http2 {
-                return Box::pin(http2::serve(socket, peer, service, settings, places, stopping, since)).await;
+                return Box::pin(http2::serve(socket, peer, service, settings, places, stopping, since))
+                    .await;
             }
             socket
         }

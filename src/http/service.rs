@@ -329,9 +329,7 @@ async fn on_the_log(
             let stream = append::appendable(stream_name(name)?)?;
             Ok(append::append(app, Some(stream), &parts.headers, body).await?.map(AnswerBody::Whole))
         }
-        (&Method::GET | &Method::HEAD, Route::Log) => {
-            Box::pin(read::read(app, parts, None, caller)).await
-        }
+        (&Method::GET | &Method::HEAD, Route::Log) => Box::pin(read::read(app, parts, None, caller)).await,
         (&Method::GET | &Method::HEAD, Route::Stream(name)) => {
             Box::pin(read::read(app, parts, Some(stream_name(name)?), caller)).await
         }
