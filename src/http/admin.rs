@@ -34,10 +34,7 @@ pub(super) async fn trim(
     headers: HeaderMap,
     body: Body,
 ) -> Result<Response, Problem> {
-    refuse_closing(&app)?;
-    // Above all, nothing must be trimmed for real because `?dry_run=true` was not read.
-    refuse_parameters(&uri)?;
-    accept::check_json(&headers)?;
+    check_change(&app, &uri, &headers)?;
     let body = body::read(&headers, body, &app.settings).await?;
     let Asked { request, is_dry_run, has_criteria } = asked(&headers, &body)?;
     if let Some(stream) = &request.stream {
@@ -160,8 +157,7 @@ pub(super) async fn holds(
     uri: Uri,
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
-    refuse_parameters(&uri)?;
-    accept::check_json(&headers)?;
+    check(&uri, &headers)?;
     let holds = app.log.holds().await.map_err(|error| Problem::read_failed(&error))?;
     Ok(json(StatusCode::OK, &HoldsJson { holds: holds.iter().map(held_json).collect() }))
 }
@@ -173,9 +169,7 @@ pub(super) async fn hold(
     headers: HeaderMap,
     body: Body,
 ) -> Result<Response, Problem> {
-    refuse_closing(&app)?;
-    refuse_parameters(&uri)?;
-    accept::check_json(&headers)?;
+    check_change(&app, &uri, &headers)?;
     let (stream, name) = hold_of(&uri)?;
     let body = body::read(&headers, body, &app.settings).await?;
     let Some(mut object) = Object::read(&headers, &body)? else {
@@ -251,15 +245,22 @@ fn hold_problem(error: HoldError) -> Problem {
         HoldError::Unknown => {
             Problem::new(ProblemCode::HoldNotFound, "GET /admin/holds lists the holds that there are")
         }
-        HoldError::Append(AppendError::DiskFull) => {
+        HoldError::Append(error) => change_problem(error),
+    }
+}
+
+/// Why the log did not commit a change.
+pub(super) fn change_problem(error: AppendError) -> Problem {
+    match error {
+        AppendError::DiskFull => {
             let detail = "nothing was changed; repeat the request when there is space";
             Problem::new(ProblemCode::DiskFull, detail)
         }
-        HoldError::Append(AppendError::Busy | AppendError::QueueFull) => {
+        AppendError::Busy | AppendError::QueueFull => {
             Problem::new(ProblemCode::LogBusy, "nothing was changed; repeat the request")
         }
-        HoldError::Append(AppendError::Closed) => Problem::closing(Closing::Drain),
-        HoldError::Append(AppendError::Unavailable | AppendError::Refused(_)) => unavailable(),
+        AppendError::Closed => Problem::closing(Closing::Drain),
+        AppendError::Unavailable | AppendError::Refused(_) => unavailable(),
     }
 }
 
@@ -284,7 +285,20 @@ fn hold_json(hold: &Hold) -> HoldJson {
     }
 }
 
-pub(super) fn refuse_closing(app: &App) -> Result<(), Problem> {
+/// What a route that changes something checks first. Above all, nothing must be trimmed for real because `?dry_run=true` was
+/// not read.
+pub(super) fn check_change(app: &App, uri: &Uri, headers: &HeaderMap) -> Result<(), Problem> {
+    refuse_closing(app)?;
+    check(uri, headers)
+}
+
+/// What a route without parameters checks first.
+pub(super) fn check(uri: &Uri, headers: &HeaderMap) -> Result<(), Problem> {
+    refuse_parameters(uri)?;
+    accept::check_json(headers)
+}
+
+fn refuse_closing(app: &App) -> Result<(), Problem> {
     match app.closing() {
         None => Ok(()),
         Some(Closing::Drain) => Err(Problem::closing(Closing::Drain)),
@@ -292,7 +306,7 @@ pub(super) fn refuse_closing(app: &App) -> Result<(), Problem> {
     }
 }
 
-pub(super) fn refuse_parameters(uri: &Uri) -> Result<(), Problem> {
+fn refuse_parameters(uri: &Uri) -> Result<(), Problem> {
     match form::pairs(uri.query().unwrap_or_default()).next() {
         None => Ok(()),
         Some(pair) => {

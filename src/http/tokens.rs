@@ -1,12 +1,12 @@
 //! `/admin/tokens`: API tokens, made, listed and revoked.
 
-use super::admin::{json, refuse_closing, refuse_parameters, unavailable};
+use super::admin::{change_problem, check, check_change, json, unavailable};
 use super::members::Object;
-use super::{App, Closing, Problem, ProblemCode, accept, body};
+use super::{App, Problem, ProblemCode, body};
 use crate::auth::{Grants, TokenDraft, all_shown, shown};
 use crate::config;
 use crate::event::{Pattern, Timestamp, check_hold_name};
-use crate::log::{AppendError, TOKENS_MAX, TokenError};
+use crate::log::{TOKENS_MAX, TokenError};
 use axum::Extension;
 use axum::body::Body;
 use axum::http::{HeaderMap, StatusCode, Uri};
@@ -20,8 +20,7 @@ pub(super) async fn list(
     uri: Uri,
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
-    refuse_parameters(&uri)?;
-    accept::check_json(&headers)?;
+    check(&uri, &headers)?;
     let table = app.log.tokens().borrow().clone();
     Ok(json(StatusCode::OK, &all_shown(&table)))
 }
@@ -33,9 +32,7 @@ pub(super) async fn create(
     headers: HeaderMap,
     body: Body,
 ) -> Result<Response, Problem> {
-    refuse_closing(&app)?;
-    refuse_parameters(&uri)?;
-    accept::check_json(&headers)?;
+    check_change(&app, &uri, &headers)?;
     let body = body::read(&headers, body, &app.settings).await?;
     let draft = draft(&headers, &body)?;
     let (secret, token) = draft.make().map_err(|error| {
@@ -52,9 +49,7 @@ pub(super) async fn revoke(
     uri: Uri,
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
-    refuse_closing(&app)?;
-    refuse_parameters(&uri)?;
-    accept::check_json(&headers)?;
+    check_change(&app, &uri, &headers)?;
     let id = uri.path().strip_prefix("/admin/tokens/").unwrap_or_default();
     let token = app.log.revoke_token(Arc::from(id)).await.map_err(token_problem)?;
     Ok(json(StatusCode::OK, &shown(&token, None)))
@@ -118,14 +113,6 @@ fn token_problem(error: TokenError) -> Problem {
         TokenError::Unknown => {
             Problem::new(ProblemCode::TokenNotFound, "GET /admin/tokens lists the tokens that there are")
         }
-        TokenError::Append(AppendError::DiskFull) => {
-            let detail = "nothing was changed; repeat the request when there is space";
-            Problem::new(ProblemCode::DiskFull, detail)
-        }
-        TokenError::Append(AppendError::Busy | AppendError::QueueFull) => {
-            Problem::new(ProblemCode::LogBusy, "nothing was changed; repeat the request")
-        }
-        TokenError::Append(AppendError::Closed) => Problem::closing(Closing::Drain),
-        TokenError::Append(AppendError::Unavailable | AppendError::Refused(_)) => unavailable(),
+        TokenError::Append(error) => change_problem(error),
     }
 }

@@ -166,7 +166,7 @@ impl Log {
         let state = opened.state.clone();
         let read = |source| OpenError::Sqlite { path: settings.store.file.clone(), source };
         let trims = StreamTrims::new(opened.appender.stream_marks().await.map_err(read)?);
-        let retained = opened.appender.retained().await.map_err(read)?;
+        let retained = opened.store.totals().await.map_err(read)?;
         let tokens = tokens::table(opened.appender.tokens().await.map_err(read)?);
         let seal_key = SealKey::new(opened.appender.seal_key().await.map_err(read)?);
         // The window has no holes: it begins beyond them.

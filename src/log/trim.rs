@@ -4,8 +4,9 @@ use super::retention::excess;
 use super::writer::Command;
 use super::{AppendError, Log};
 use crate::event::{Origin, Pattern, Retention, Seq, StreamName, Timestamp};
-use crate::store::{Excess, HeldStream, Shares, StoreError, StreamTotals};
+use crate::store::{Excess, HeldStream, Shares, StoreError};
 use std::sync::Arc;
+use std::time::Duration;
 use tokio::sync::oneshot;
 
 /// What is asked to be trimmed: whatever any of its parts says.
@@ -59,6 +60,14 @@ pub(super) struct Done {
     pub(super) is_held: bool,
 }
 
+/// What there is of a stream, or of the log.
+#[derive(Debug, Clone, Copy)]
+struct Extent {
+    events: u64,
+    bytes: u64,
+    first_seq: Seq,
+}
+
 impl Log {
     /// Deletes the events up to this seq, as far as there are such. See [`Log::trim`].
     pub async fn trim_through(&self, through: Seq) -> Result<TrimReport, AppendError> {
@@ -78,7 +87,8 @@ impl Log {
             tracing::error!(error = &error as &dyn std::error::Error, "what is to be trimmed cannot be read");
             AppendError::Unavailable
         };
-        let excess = self.excess(request).await.map_err(unavailable)?;
+        let extent = self.extent(request.stream.as_ref()).await.map_err(unavailable)?;
+        let excess = self.excess(request, extent).await.map_err(unavailable)?;
         let (reply, answer) = oneshot::channel();
         let trim = Trim {
             stream: request.stream.clone(),
@@ -108,8 +118,9 @@ impl Log {
     ///
     /// Looks at each event that would go. *Errors*: the table could not be read. *Cancel safety*: safe.
     pub async fn plan_trim(&self, request: &TrimRequest) -> Result<TrimReport, StoreError> {
-        let excess = self.excess(request).await?;
-        self.report(request.stream.as_ref(), excess, 0).await
+        let extent = self.extent(request.stream.as_ref()).await?;
+        let excess = self.excess(request, extent).await?;
+        self.report(request.stream.as_ref(), excess, extent.first_seq).await
     }
 
     /// What retention would trim now, of the whole log and then of single streams: nothing, unless more has become old or
@@ -119,13 +130,18 @@ impl Log {
     pub async fn plan_retention(&self) -> Result<Vec<TrimReport>, StoreError> {
         let rules = &self.shared.retention;
         let of_log = TrimRequest { keep: rules.log.clone(), ..TrimRequest::default() };
-        let whole = self.report(None, self.excess(&of_log).await?, 0).await?;
+        let extent = self.extent(None).await?;
+        let whole = self.report(None, self.excess(&of_log, extent).await?, extent.first_seq).await?;
         let (gone, gone_through) = (whole.streams.clone(), whole.through_seq.unwrap_or(0));
         let mut reports = vec![whole];
         if rules.streams.is_empty() {
             return Ok(reports);
         }
         let patterns: Vec<_> = rules.streams.iter().map(|rule| rule.streams.clone()).collect();
+        let mut old_seqs = Vec::with_capacity(rules.streams.len());
+        for rule in &rules.streams {
+            old_seqs.push(self.old_seq(rule.keep.age).await?);
+        }
         let mut after = String::new();
         loop {
             let streams = self.shared.store.streams(&patterns, None, &after, 256).await?;
@@ -133,12 +149,10 @@ impl Log {
             last.name.as_str().clone_into(&mut after);
             for stream in streams {
                 let Some(rule) = rules.rule_of(&stream.name) else { continue };
-                let keep = rules.streams[rule].keep.clone();
-                let request =
-                    TrimRequest { stream: Some(stream.name.clone()), keep, ..TrimRequest::default() };
                 let (events, bytes) = gone.get(&stream.name).copied().unwrap_or_default();
-                let excess = self.excess(&request).await?.less(events, bytes);
-                let report = self.report(request.stream.as_ref(), excess, gone_through).await?;
+                let excess = excess(&rules.streams[rule].keep, stream.events, stream.bytes, old_seqs[rule]);
+                let first_seq = stream.first_seq.max(gone_through + 1);
+                let report = self.report(Some(&stream.name), excess.less(events, bytes), first_seq).await?;
                 if report.events > 0 || report.held_by.is_some() {
                     reports.push(report);
                 }
@@ -147,26 +161,40 @@ impl Log {
     }
 
     /// What is to go, of what there is now.
-    async fn excess(&self, request: &TrimRequest) -> Result<Excess, StoreError> {
-        let bounds = self.bounds();
-        let mut through = request.before.unwrap_or(0).saturating_sub(1).min(bounds.last_seq);
-        if let Some(age) = request.keep.age {
-            through = through.max(self.cursor_before(Timestamp::now().minus(age)).await?);
-        }
-        let (events, bytes) = self.shared.store.totals(request.stream.as_ref()).await?;
-        Ok(excess(&request.keep, events, bytes, through))
+    async fn excess(&self, request: &TrimRequest, extent: Extent) -> Result<Excess, StoreError> {
+        let before = request.before.unwrap_or(0).saturating_sub(1).min(self.bounds().last_seq);
+        let through = before.max(self.old_seq(request.keep.age).await?);
+        Ok(excess(&request.keep, extent.events, extent.bytes, through))
     }
 
-    async fn stream_totals(&self, stream: &StreamName) -> Result<Option<StreamTotals>, StoreError> {
+    /// The newest event that is older; 0 if there is none.
+    async fn old_seq(&self, age: Option<Duration>) -> Result<Seq, StoreError> {
+        match age {
+            Some(age) => self.cursor_before(Timestamp::now().minus(age)).await,
+            None => Ok(0),
+        }
+    }
+
+    async fn extent(&self, stream: Option<&StreamName>) -> Result<Extent, StoreError> {
+        let bounds = self.bounds();
+        let Some(stream) = stream else {
+            let (events, bytes) = self.shared.store.totals().await?;
+            return Ok(Extent { events, bytes, first_seq: bounds.first_seq });
+        };
         let pattern = Pattern::Exact(stream.as_str().to_owned());
-        Ok(self.shared.store.streams(&[pattern], None, "", 1).await?.pop())
+        let totals = self.shared.store.streams(&[pattern], None, "", 1).await?.pop();
+        Ok(totals.map_or(Extent { events: 0, bytes: 0, first_seq: bounds.last_seq }, |totals| Extent {
+            events: totals.events,
+            bytes: totals.bytes,
+            first_seq: totals.first_seq,
+        }))
     }
 
     async fn report(
         &self,
         stream: Option<&StreamName>,
         excess: Excess,
-        after: Seq,
+        first_seq: Seq,
     ) -> Result<TrimReport, StoreError> {
         let bounds = self.bounds();
         let hold = self.shared.store.first_hold(stream).await?;
@@ -177,14 +205,8 @@ impl Log {
             (None, Some(held)) => held - 1,
             (None, None) => bounds.last_seq,
         };
-        let first_seq = match stream {
-            None => bounds.first_seq,
-            Some(stream) => {
-                self.stream_totals(stream).await?.map_or(bounds.last_seq, |totals| totals.first_seq)
-            }
-        };
-        let after = after.max(first_seq.saturating_sub(1));
-        let (streams, through) = self.shared.store.excess_of(stream, excess, after, last).await?;
+        let (streams, through) =
+            self.shared.store.excess_of(stream, excess, first_seq.saturating_sub(1), last).await?;
         let (events, bytes) = streams.values().fold((0, 0), |sum, share| (sum.0 + share.0, sum.1 + share.1));
         let left = excess.less(events, bytes);
         let held_by = hold.filter(|hold| {

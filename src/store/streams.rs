@@ -97,13 +97,12 @@ impl Store {
         rows.iter().map(totals).collect()
     }
 
-    /// Retained events and the bytes of their data, of one stream or of all.
+    /// Retained events, and the bytes of their data.
     ///
     /// *Cancel safety*: safe.
-    pub async fn totals(&self, stream: Option<&StreamName>) -> Result<(u64, u64), StoreError> {
-        let sql = "SELECT coalesce(sum(events), 0), coalesce(sum(bytes), 0) FROM streams
-                   WHERE ?1 IS NULL OR name = ?1";
-        let row = sqlx::query(sql).bind(stream.map(StreamName::shared)).fetch_one(self.pool()).await?;
+    pub async fn totals(&self) -> Result<(u64, u64), StoreError> {
+        let sql = "SELECT coalesce(sum(events), 0), coalesce(sum(bytes), 0) FROM streams";
+        let row = sqlx::query(sql).fetch_one(self.pool()).await?;
         Ok((from_sql(row.try_get(0)?), from_sql(row.try_get(1)?)))
     }
 
@@ -119,14 +118,6 @@ impl Store {
 }
 
 impl Appender {
-    /// Retained events, and their data in bytes.
-    pub async fn retained(&mut self) -> Result<(u64, u64), StoreError> {
-        let row = sqlx::query("SELECT coalesce(sum(events), 0), coalesce(sum(bytes), 0) FROM streams")
-            .fetch_one(self.connection())
-            .await?;
-        Ok((from_sql(row.try_get(0)?), from_sql(row.try_get(1)?)))
-    }
-
     /// Streams with retained events, by name: at most so many that follow `after`.
     pub async fn stream_sizes(&mut self, after: &str, count: usize) -> Result<Vec<StreamSize>, StoreError> {
         let query = sqlx::query(

@@ -246,12 +246,14 @@ async fn close_is_refused_with_the_reason_it_is() {
     let long = format!(r#"{{"reason":"{}"}}"#, "ä".repeat(257));
     for (body, status, code) in [
         ("{", 400, "json_invalid"),
-        ("[]", 422, "event_invalid"),
-        (r#"{"why":1}"#, 422, "event_invalid"),
-        (r#"{"reason":1}"#, 422, "event_invalid"),
-        (r#"{"reason":""}"#, 422, "event_invalid"),
-        (r#"{"reason":"a\nb"}"#, 422, "event_invalid"),
-        (&long, 422, "event_invalid"),
+        ("reason=stop", 400, "json_invalid"),
+        (r#"{"reason":"a","reason":"b"}"#, 400, "body_invalid"),
+        ("[]", 400, "body_invalid"),
+        (r#"{"why":1}"#, 400, "body_invalid"),
+        (r#"{"reason":1}"#, 400, "body_invalid"),
+        (r#"{"reason":""}"#, 400, "body_invalid"),
+        (r#"{"reason":"a\nb"}"#, 400, "body_invalid"),
+        (&long, 400, "body_invalid"),
     ] {
         assert!(close(&server, "a", body).await.problem(status, code)["errors"].is_array(), "{body}");
     }
