@@ -6,9 +6,9 @@ use futures_util::future::join_all;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use std::net::SocketAddr;
 use std::process::Stdio;
-use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader, Lines};
 use tokio::net::{TcpSocket, TcpStream};
-use tokio::process::{Child, Command};
+use tokio::process::{Child, ChildStdout, Command};
 
 /// What the process says once all are connected.
 const CONNECTED: &str = "the crowd is connected";
@@ -26,7 +26,9 @@ pub(crate) fn descriptors_max() -> Option<usize> {
 
 /// The process that holds the connections. They end with it, and it with this value.
 pub(crate) struct Crowd {
-    _process: Child,
+    process: Child,
+    /// Open to the end: a test that takes long says so, and without a listener the process would end at that.
+    _stdout: Lines<BufReader<ChildStdout>>,
 }
 
 impl Crowd {
@@ -37,14 +39,19 @@ impl Crowd {
         let values = [address.to_string(), count.to_string(), says.to_owned()];
         command.envs(VARIABLES.into_iter().zip(values));
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).kill_on_drop(true);
-        let mut child = command.spawn().unwrap();
-        let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
-        while let Some(line) = in_time(lines.next_line()).await.unwrap() {
+        let mut process = command.spawn().unwrap();
+        let mut stdout = BufReader::new(process.stdout.take().unwrap()).lines();
+        while let Some(line) = in_time(stdout.next_line()).await.unwrap() {
             if line.contains(CONNECTED) {
-                return Self { _process: child };
+                return Self { process, _stdout: stdout };
             }
         }
-        panic!("the crowd ended before it was connected: {:?}", child.wait().await);
+        panic!("the crowd ended before it was connected: {:?}", process.wait().await);
+    }
+
+    /// Whether it still holds what the server has not ended.
+    pub(crate) fn is_there(&mut self) -> bool {
+        self.process.try_wait().unwrap().is_none()
     }
 }
 

@@ -22,7 +22,7 @@ const KINDS: [&str; 4] = [
     "GET /api/v1/large?after=0 HTTP/1.1\r\nHost: localhost\r\n\r\n",
 ];
 /// How long each may go on: longer than it takes all of them to connect, so that they are there at once.
-const TIMEOUT_SECONDS: u64 = 25;
+const TIMEOUT_SECONDS: u64 = 35;
 /// Connections of the readers and producers, and room for one that a reader has given up and the server has not yet.
 const ORDINARY: usize = 40;
 /// What the server keeps of the descriptor limit for itself, and for those it turns away.
@@ -67,7 +67,7 @@ async fn thousands_that_are_silent_slow_or_deaf_take_no_place_for_long() {
 
     let address: SocketAddr = base.trim_start_matches("http://").parse().unwrap();
     let before = server.descriptors();
-    let crowd = join_all(KINDS.map(|says| Crowd::start(address, each, says))).await;
+    let mut crowd = join_all(KINDS.map(|says| Crowd::start(address, each, says))).await;
     // But for a connection that an ordinary one has given up meanwhile.
     let all_at_once = before + hostile - 3;
     until("all of them are there at one time", async || server.descriptors() >= all_at_once).await;
@@ -78,6 +78,7 @@ async fn thousands_that_are_silent_slow_or_deaf_take_no_place_for_long() {
     assert!(page[0].seq >= last, "a new connection gets its turn");
     assert!(server.descriptors() >= all_at_once, "all of this was while they were there");
     until("every one of them is ended by the server", async || server.descriptors() < before + 50).await;
+    assert!(crowd.iter_mut().all(Crowd::is_there), "no end is their own");
     drop(crowd);
 
     load.finish().await;
