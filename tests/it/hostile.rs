@@ -1,7 +1,7 @@
 //! Texts that would break a frame, a line, a header or a cell; JSON that would break its reader; and broken requests to the
 //! routes that `malformed` leaves out.
 //!
-//! `EVERTAIL_REQUESTS` says how many requests, `EVERTAIL_SEED` which; a million: `docs/security.md`.
+//! `EVERTAIL_REQUESTS` says how many requests, `EVERTAIL_SEED` which; a million: `fuzz/README.md`.
 
 use crate::malformed::{Answered, in_target, number, tell};
 use crate::mutate::{Random, mutate};

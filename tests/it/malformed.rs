@@ -1,8 +1,8 @@
 //! Ten thousand broken requests: each is answered, none with a 5xx, whoever made the mistake is told where, and the log
 //! then holds exactly what was acked.
 //!
-//! `EVERTAIL_REQUESTS` says how many, `EVERTAIL_SEED` which; the seed of a run is printed. How a million of them is run is
-//! said in `docs/security.md`.
+//! `EVERTAIL_REQUESTS` says how many, `EVERTAIL_SEED` which; the seed of a run is printed. `fuzz/README.md`
+//! says how a million is run.
 
 use crate::mutate::{Random, mutate};
 use crate::raw::Connection;
