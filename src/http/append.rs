@@ -3,7 +3,7 @@
 use super::envelope::{self, Context, Envelope};
 use super::problem::MemberError;
 use super::service::numbered;
-use super::{App, Closing, Problem, ProblemCode, body, cloudevents};
+use super::{App, Closing, Problem, ProblemCode, body};
 use crate::event::{Content, IdempotencyKey, NameError, Receipt, StreamName};
 use crate::log::{Append, AppendError, ExpectedLastSeq, Refusal};
 use crate::wire::put_receipt;
@@ -39,12 +39,8 @@ pub(super) async fn append(
     let key = idempotency_key(headers)?;
     let expected = expected_last_seq(headers, stream.as_ref())?;
     let bytes = body::read(headers, body, &app.settings).await?;
-    let content_type = headers.get(header::CONTENT_TYPE).map(|value| value.to_str().unwrap_or_default());
     let context = Context { stream: stream.as_ref(), key: key.as_ref(), settings: &app.settings };
-    let Envelope { contents, is_batch } = match cloudevents::is_binary(headers, content_type) {
-        false => envelope::read(content_type.unwrap_or_default(), &bytes, &context)?,
-        true => cloudevents::binary(headers, content_type, &bytes, &context)?,
-    };
+    let Envelope { contents, is_batch } = envelope::read_request(headers, &bytes, &context)?;
     drop(bytes);
     if contents.is_empty() {
         return Ok(answer(&[], true));

@@ -8,6 +8,7 @@ use super::{HttpSettings, Problem, ProblemCode, cloudevents, form};
 use crate::event::{
     self, Content, EventType, IdempotencyKey, NameError, StreamName, check_id, check_subject, check_time,
 };
+use axum::http::{HeaderMap, header};
 use serde::de::{Deserialize, Deserializer, MapAccess, Visitor};
 use serde_json::value::RawValue;
 use std::borrow::Cow;
@@ -34,7 +35,22 @@ pub(super) struct Context<'a> {
     pub(super) settings: &'a HttpSettings,
 }
 
-/// Reads a body.
+/// Reads a body as its headers say.
+///
+/// *Errors*: what is wrong with it, by member; nothing of it is to be stored.
+pub(super) fn read_request(
+    headers: &HeaderMap,
+    body: &[u8],
+    context: &Context<'_>,
+) -> Result<Envelope, Problem> {
+    let content_type = headers.get(header::CONTENT_TYPE).map(|value| value.to_str().unwrap_or_default());
+    match cloudevents::is_binary(headers, content_type) {
+        false => read(content_type.unwrap_or_default(), body, context),
+        true => cloudevents::binary(headers, content_type, body, context),
+    }
+}
+
+/// Reads a body by its content type.
 ///
 /// *Errors*: what is wrong with it, by member; nothing of it is to be stored.
 pub(super) fn read(content_type: &str, body: &[u8], context: &Context<'_>) -> Result<Envelope, Problem> {
@@ -90,7 +106,21 @@ pub(super) fn utf8(body: &[u8]) -> Result<&str, Problem> {
     })
 }
 
-/// The events of a body that is posted to a stream: all that happens to it between the socket and the log.
+/// The events of a body that is posted to a stream with these headers: all that happens to it between the socket and the
+/// log.
+///
+/// *Errors*: what is wrong with it, by member.
+pub fn parse_request(
+    headers: &HeaderMap,
+    body: &[u8],
+    stream: &StreamName,
+    settings: &HttpSettings,
+) -> Result<Vec<Content>, Problem> {
+    read_request(headers, body, &Context { stream: Some(stream), key: None, settings })
+        .map(|envelope| envelope.contents)
+}
+
+/// The events of a body of this content type, where no other header matters.
 ///
 /// *Errors*: what is wrong with it, by member.
 pub fn parse_body(

@@ -56,7 +56,7 @@ mod tls;
 mod tokens;
 mod transfer;
 
-pub use envelope::parse_body;
+pub use envelope::{parse_body, parse_request};
 pub use limits::LimitSettings;
 pub use listen::{ConnectionSettings, bind, serve, turned_away_max};
 pub use origin::OriginSettings;

@@ -11,6 +11,7 @@ pub(crate) struct Frame {
     pub(crate) event: String,
     pub(crate) data: String,
     pub(crate) id: Option<u64>,
+    pub(crate) retry_milliseconds: Option<u64>,
 }
 
 impl Frame {
@@ -21,7 +22,10 @@ impl Frame {
         for line in block.split('\n').skip_while(|line| *line == ":") {
             match line.split_once(": ") {
                 _ if frame.id.is_some() => return Err(format!("a field after the id: {block:?}")),
-                Some(("retry", milliseconds)) if milliseconds.parse::<u64>().is_ok() => {}
+                Some(("retry", milliseconds)) if frame.retry_milliseconds.is_none() => {
+                    let parsed = milliseconds.parse().map_err(|_| format!("the retry: {block:?}"))?;
+                    frame.retry_milliseconds = Some(parsed);
+                }
                 Some(("event", event)) if data.is_empty() => frame.event = event.to_owned(),
                 Some(("data", line)) => data.push(line),
                 Some(("id", id)) => frame.id = Some(id.parse().map_err(|_| format!("the id: {block:?}"))?),
@@ -69,7 +73,12 @@ struct Open {
 
 impl EventSource {
     pub(crate) fn new(url: String) -> Self {
-        Self { http: http_client(), url, cursor: None, open: None }
+        Self::with_client(http_client(), url)
+    }
+
+    /// One of many that share a client, which costs more than a connection.
+    pub(crate) fn with_client(http: reqwest::Client, url: String) -> Self {
+        Self { http, url, cursor: None, open: None }
     }
 
     /// Drops the connection, as a laptop does that is shut.

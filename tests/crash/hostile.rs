@@ -1,16 +1,15 @@
 //! Those who mean harm: thousands at once that say nothing, speak slowly or do not listen; texts that would forge a log line.
 
+use crate::crowd::{Crowd, descriptors_max};
 use crate::ledger::Ledger;
 use crate::load::{Load, Manner, Request, event};
 use crate::reader::{self, Reader, Wanted};
 use crate::server::{Launch, Place, complain, in_time, lasting_port, until};
 use crate::table::rows;
 use futures_util::future::join_all;
-use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use serde_json::Value;
 use std::net::SocketAddr;
-use tokio::io::AsyncWriteExt;
-use tokio::net::{TcpSocket, TcpStream};
+use tokio::net::TcpStream;
 
 /// Of each kind, where the descriptor limit allows it.
 const EACH: usize = 5_000;
@@ -22,17 +21,21 @@ const KINDS: [&str; 4] = [
     // More than the buffers on the way hold, and it never reads.
     "GET /api/v1/large?after=0 HTTP/1.1\r\nHost: localhost\r\n\r\n",
 ];
+/// How long each may go on: longer than it takes all of them to connect, so that they are there at once.
+const TIMEOUT_SECONDS: u64 = 35;
+/// Connections of the readers and producers, and room for one that a reader has given up and the server has not yet.
+const ORDINARY: usize = 40;
+/// What the server keeps of the descriptor limit for itself, and for those it turns away.
+const RESERVED: usize = 128 + 64;
 const WANTED: [Wanted; 2] = [
     Wanted { path: "/events?after=0", matches: |_| true, manner: reader::Manner::Native },
     Wanted { path: "/audits?after=0", matches: |row| row.stream == "audits", manner: reader::Manner::Fickle },
 ];
 
-/// Raises the soft descriptor limit, and says how many of each kind fit beside everything else.
+/// How many of each kind fit beside everything else.
 fn fitting() -> usize {
-    let maximum = getrlimit(Resource::Nofile).maximum;
-    setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum }).unwrap();
-    let each =
-        maximum.map_or(EACH, |maximum| (maximum as usize).saturating_sub(1_500) / KINDS.len()).min(EACH);
+    let room = descriptors_max().map(|maximum| maximum.saturating_sub(RESERVED + ORDINARY));
+    let each = room.map_or(EACH, |room| room / KINDS.len()).min(EACH);
     assert!(each >= 200, "the hard descriptor limit is too low to tell anything");
     if each < EACH {
         complain(&format!("the descriptor limit allows {each} of each kind instead of {EACH}"));
@@ -40,24 +43,16 @@ fn fitting() -> usize {
     each
 }
 
-async fn connect(address: SocketAddr, says: &str) -> TcpStream {
-    let socket = TcpSocket::new_v4().unwrap();
-    socket.set_recv_buffer_size(4 << 10).unwrap();
-    let mut stream = in_time(socket.connect(address)).await.unwrap();
-    // It may have been ended meanwhile.
-    let _ = stream.write_all(says.as_bytes()).await;
-    stream
-}
-
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn thousands_that_are_silent_slow_or_deaf_take_no_place_for_long() {
     let each = fitting();
+    let hostile = each * KINDS.len();
     let place = Place::new();
     let mut server = Launch::new(&place.file())
-        .with("EVERTAIL_CONNECTIONS_MAX", each * KINDS.len() + 200)
-        .with("EVERTAIL_HEADER_TIMEOUT_SECONDS", 10)
-        .with("EVERTAIL_BODY_TIMEOUT_SECONDS", 10)
-        .with("EVERTAIL_SEND_TIMEOUT_SECONDS", 10)
+        .with("EVERTAIL_CONNECTIONS_MAX", hostile + ORDINARY)
+        .with("EVERTAIL_HEADER_TIMEOUT_SECONDS", TIMEOUT_SECONDS)
+        .with("EVERTAIL_BODY_TIMEOUT_SECONDS", TIMEOUT_SECONDS)
+        .with("EVERTAIL_SEND_TIMEOUT_SECONDS", TIMEOUT_SECONDS)
         .start()
         .await;
     let base = server.base.clone();
@@ -72,20 +67,19 @@ async fn thousands_that_are_silent_slow_or_deaf_take_no_place_for_long() {
 
     let address: SocketAddr = base.trim_start_matches("http://").parse().unwrap();
     let before = server.descriptors();
-    let mut held = Vec::new();
-    let mut most = 0;
-    for _ in 0..each.div_ceil(50) {
-        let group = KINDS.iter().flat_map(|says| (0..50).map(move |_| connect(address, says)));
-        held.extend(join_all(group).await);
-        most = most.max(server.descriptors());
-    }
+    let mut crowd = join_all(KINDS.map(|says| Crowd::start(address, each, says))).await;
+    // But for a connection that an ordinary one has given up meanwhile.
+    let all_at_once = before + hostile - 3;
+    until("all of them are there at one time", async || server.descriptors() >= all_at_once).await;
     let acks = ledger.acks();
     until("appends are acked meanwhile", async || ledger.acks() > acks + 100).await;
     let last = rows(&place.file(), 0).await.last().unwrap().seq;
     let page = crate::load::page(&base, "last=1").await;
     assert!(page[0].seq >= last, "a new connection gets its turn");
+    assert!(server.descriptors() >= all_at_once, "all of this was while they were there");
     until("every one of them is ended by the server", async || server.descriptors() < before + 50).await;
-    drop(held);
+    assert!(crowd.iter_mut().all(Crowd::is_there), "no end is their own");
+    drop(crowd);
 
     load.finish().await;
     let all = rows(&place.file(), 0).await;
@@ -96,9 +90,10 @@ async fn thousands_that_are_silent_slow_or_deaf_take_no_place_for_long() {
     ledger.assert_agrees(&all);
     assert_eq!(ledger.refusals(), []);
     assert!(server.is_running());
+    assert!(!server.has_said("the descriptor limit allows fewer"), "there was a place for each");
     assert!(!server.has_said("a connection was not accepted"), "it has run out of descriptors");
-    let (memory, hostile) = (server.memory_bytes_max(), each * KINDS.len());
-    complain(&format!("{hostile} connections, {most} descriptors and {} MiB at the most", memory >> 20));
+    let memory = server.memory_bytes_max();
+    complain(&format!("{hostile} connections at once, and {} MiB at the most", memory >> 20));
     // The window, and for each of them less than what one request may bring.
     assert!(memory < (64 << 20) + hostile as u64 * (32 << 10) + (64 << 20), "{memory} bytes");
 }

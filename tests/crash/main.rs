@@ -17,10 +17,11 @@
 //! | `transfer` | `evertail export` and `evertail import`: the same events in the same order |
 //! | `https` | the server with a certificate, and the client commands over it |
 //! | `hostile` | thousands that are silent, slow or deaf at once cost memory within bounds and nobody a place; log lines are not forged |
+//! | `herd` | thousands of readers that lose their server together come back spread, and miss nothing |
 //! | `descriptors` | a low descriptor limit bounds the connections and not the service |
 //!
 //! The rest is the harness: `server` runs the process, `load` posts to it, `event_source` and `reader` read from it the
-//! way a browser does, `ledger` holds what everyone was told and compares it with `table`, `trace` reads strace's output.
+//! way a browser does, `crowd` connects and never reads, `ledger` holds what everyone was told and compares it with `table`, `trace` reads strace's output.
 //!
 //! `EVERTAIL_CRASH_CYCLES` sets the number of kills, 100 if it is not given.
 #![expect(clippy::unwrap_used, reason = "a test ends at what it did not expect")]
@@ -30,11 +31,13 @@ mod auth;
 mod cli;
 mod closing;
 mod crash_points;
+mod crowd;
 mod descriptors;
 mod disk_full;
 mod event_source;
 mod fsync_before_ack;
 mod graceful_stop;
+mod herd;
 mod hostile;
 mod https;
 mod io_error;

@@ -124,7 +124,7 @@ impl Reader {
         until("the stream ends", async || self.record().connections_lost() > 0).await;
         let summary = self.summary();
         let data = format!(r#"{{"reason":"{reason}"}}"#);
-        let notice = Frame { event: "evertail.notice".to_owned(), data, id: None };
+        let notice = Frame { event: "evertail.notice".to_owned(), data, ..Frame::default() };
         let record = self.record();
         assert_eq!((&record.controls, record.ends), (&vec![notice], 1), "{summary} was told");
     }
@@ -195,7 +195,7 @@ impl Reading {
             match tail.next().await {
                 Ok(TailItem::Event(event)) => {
                     let id = event.last_event_id.parse().ok();
-                    self.take(Frame { event: event.event, data: event.data, id });
+                    self.take(Frame { event: event.event, data: event.data, id, ..Frame::default() });
                 }
                 Ok(TailItem::Disconnected(_)) => {
                     self.lose(false);
@@ -222,7 +222,8 @@ impl Reading {
         match frame.id {
             Some(id) if is_event => record.events.push((id, frame.event, frame.data)),
             _ if frame.event == "evertail.cursor" => {}
-            _ => record.controls.push(frame),
+            // When to come back is another matter.
+            _ => record.controls.push(Frame { retry_milliseconds: None, ..frame }),
         }
     }
 

@@ -206,7 +206,12 @@ impl Server {
 
     /// Whether its log has a line with these words.
     pub(crate) fn has_said(&self, words: &str) -> bool {
-        self.lines.borrow().all.iter().any(|line| line.contains(words))
+        self.times_said(words) > 0
+    }
+
+    /// How many lines of its log have these words.
+    pub(crate) fn times_said(&self, words: &str) -> usize {
+        self.lines.borrow().all.iter().filter(|line| line.contains(words)).count()
     }
 
     /// Closes the other end of its stderr at the next line, as a log shipper does that dies.

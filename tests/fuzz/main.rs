@@ -54,7 +54,7 @@ macro_rules! targets {
     };
 }
 
-targets! { body cloud_events query selection sse }
+targets! { body cloud_events cloud_headers query selection sse }
 
 #[test]
 fn every_target_is_one_of_cargo_fuzz() {

@@ -1,15 +1,16 @@
 //! What must hold for any bytes at all. Each function takes bytes and panics if it does not hold; `fuzz/` feeds them by
 //! coverage, `tests/fuzz/` from seeds.
 
+use axum::http::{HeaderMap, HeaderName, HeaderValue};
 use evertail::event::{
     Condition, Content, DEPTH_MAX, Event, EventText, EventType, Filter, Pattern, StreamName, Timestamp,
     compact,
 };
 use evertail::frames::Frames;
-use evertail::http::{HttpSettings, LimitSettings, OriginSettings, parse_body, parse_query};
+use evertail::http::{HttpSettings, LimitSettings, OriginSettings, parse_body, parse_query, parse_request};
 use evertail::sse::{Block, Item, Parser, put_block};
 use evertail::wire::EventJson;
-use evertail::wire::cloud::put_cloud_event;
+use evertail::wire::cloud::{put_cloud_event, source_of};
 use std::time::Duration;
 
 const EVENT_BYTES_MAX: usize = 64 << 10;
@@ -78,18 +79,81 @@ pub fn cloud_events(input: &[u8]) {
         _ => "application/cloudevents+json",
     };
     let Ok(contents) = parse_body(content_type, input, &stream(), &settings()) else { return };
-    for (seq, content) in (1..).zip(contents) {
-        let event = stored(content, seq);
-        let mut again = Vec::new();
-        put_cloud_event(&mut again, &EventText::of(&event, &event.created_at.to_string()));
-        let mut roomy = settings();
-        // Names and quotes of the CloudEvent are no part of the event, and some characters take more room escaped.
-        roomy.event_bytes_max *= 8;
-        let taken = parse_body("application/cloudevents+json", &again, &stream(), &roomy);
-        let taken =
-            taken.unwrap_or_else(|problem| panic!("{problem:?}: {}", String::from_utf8_lossy(&again)));
-        assert_eq!(taken, [event.content]);
+    contents.into_iter().for_each(is_taken_again);
+}
+
+/// CloudEvents in binary mode, the headers as lines and behind an empty one the body: what is taken says the same when it is
+/// given out as a CloudEvent and taken again, and when it is sent in binary mode again.
+pub fn cloud_headers(input: &[u8]) {
+    let (mut headers, mut rest) = (HeaderMap::new(), input);
+    while let Some(end) = rest.iter().position(|byte| *byte == b'\n') {
+        let line = &rest[..end];
+        rest = &rest[end + 1..];
+        // As many as the server takes of one request.
+        if line.is_empty() || headers.len() == 64 {
+            break;
+        }
+        let Some(colon) = line.iter().position(|byte| *byte == b':') else { continue };
+        let value = HeaderValue::from_bytes(line[colon + 1..].trim_ascii());
+        if let (Ok(name), Ok(value)) = (HeaderName::from_bytes(&line[..colon]), value) {
+            headers.append(name, value);
+        }
     }
+    if !headers.keys().any(|name| name.as_str().starts_with("ce-")) {
+        return;
+    }
+    let Ok(contents) = parse_request(&headers, rest, &stream(), &settings()) else { return };
+    for content in contents {
+        let taken = parse_request(&binary(&content), body_of(&content), &stream(), &roomy());
+        let taken = taken.unwrap_or_else(|problem| panic!("{problem:?} of {content:?}"));
+        assert_eq!(taken.as_slice(), std::slice::from_ref(&content));
+        is_taken_again(content);
+    }
+}
+
+/// The headers of an event in binary mode, with everything escaped that may be.
+fn binary(content: &Content) -> HeaderMap {
+    let source = match &*content.source {
+        "" => source_of(content.stream.as_str()),
+        source => source.to_owned(),
+    };
+    let attributes = [
+        ("ce-specversion", Some("1.0")),
+        ("ce-id", content.id.as_deref()),
+        ("ce-source", Some(&*source)),
+        ("ce-type", Some(content.r#type.as_str())),
+        ("ce-subject", content.subject.as_deref()),
+        ("ce-time", content.time.as_deref()),
+        ("ce-stream", Some(content.stream.as_str())),
+        ("content-type", Some("application/json")),
+    ];
+    let header = |(name, text): (&'static str, Option<&str>)| {
+        let escaped = |byte: u8| match byte {
+            b'!' | b'#'..=b'$' | b'&'..=b'~' => char::from(byte).to_string(),
+            _ => format!("%{byte:02X}"),
+        };
+        let value: String = text?.bytes().map(escaped).collect();
+        Some((HeaderName::from_static(name), HeaderValue::try_from(value).expect("it is escaped")))
+    };
+    attributes.into_iter().filter_map(header).collect()
+}
+
+fn body_of(content: &Content) -> &[u8] {
+    content.data.as_deref().unwrap_or_default().as_bytes()
+}
+
+/// Names and quotes of a CloudEvent are no part of the event, and some characters take more room escaped.
+fn roomy() -> HttpSettings {
+    HttpSettings { event_bytes_max: EVENT_BYTES_MAX * 8, ..settings() }
+}
+
+fn is_taken_again(content: Content) {
+    let event = stored(content, 7);
+    let mut again = Vec::new();
+    put_cloud_event(&mut again, &EventText::of(&event, &event.created_at.to_string()));
+    let taken = parse_body("application/cloudevents+json", &again, &stream(), &roomy());
+    let taken = taken.unwrap_or_else(|problem| panic!("{problem:?}: {}", String::from_utf8_lossy(&again)));
+    assert_eq!(taken, [event.content]);
 }
 
 /// Queries of reads: what is taken, repeated in a link, means the same.

@@ -1,9 +1,9 @@
 //! Texts that would break a frame, a line, a header or a cell; JSON that would break its reader; and broken requests to the
 //! routes that `malformed` leaves out.
 //!
-//! `EVERTAIL_REQUESTS` says how many requests, `EVERTAIL_SEED` which.
+//! `EVERTAIL_REQUESTS` says how many requests, `EVERTAIL_SEED` which; a million: `fuzz/README.md`.
 
-use crate::malformed::{in_target, number};
+use crate::malformed::{Answered, in_target, number, tell};
 use crate::mutate::{Random, mutate};
 use crate::raw::Connection;
 use crate::server::{Reply, Server, server_panics};
@@ -253,7 +253,7 @@ async fn broken_requests_to_every_route_are_refused_and_leave_the_log_whole() {
     server.append("a", "{}").await;
     let mut random = Random(seed);
     let mut connection = Connection::open(server.address).await;
-    let mut answered = std::collections::BTreeMap::<u16, usize>::new();
+    let mut answered = Answered::new();
     for _ in 0..count {
         let (method, path, content_type, body) = REQUESTS[random.below(REQUESTS.len())];
         let mut path = path.to_owned();
@@ -280,6 +280,7 @@ async fn broken_requests_to_every_route_are_refused_and_leave_the_log_whole() {
         connection.send([head.as_bytes(), &body].concat()).await;
         let begun = connection.peek_head().await.unwrap_or_else(|| panic!("no answer: {shown}"));
         if begun.contains("text/event-stream") {
+            *answered.entry(200).or_default() += 1;
             connection = Connection::open(server.address).await;
             continue;
         }
@@ -293,6 +294,7 @@ async fn broken_requests_to_every_route_are_refused_and_leave_the_log_whole() {
             connection = Connection::open(server.address).await;
         }
     }
+    tell(&answered);
     assert_eq!(server_panics(), panics_before, "the server panicked");
     for status in [200, 201, 400, 404, 409, 422] {
         assert!(answered.contains_key(&status) || count < 5_000, "none was answered {status}: {answered:?}");

@@ -1,7 +1,8 @@
 //! Ten thousand broken requests: each is answered, none with a 5xx, whoever made the mistake is told where, and the log
 //! then holds exactly what was acked.
 //!
-//! `EVERTAIL_REQUESTS` says how many, `EVERTAIL_SEED` which; the seed of a run is printed.
+//! `EVERTAIL_REQUESTS` says how many, `EVERTAIL_SEED` which; the seed of a run is printed. `fuzz/README.md`
+//! says how a million is run.
 
 use crate::mutate::{Random, mutate};
 use crate::raw::Connection;
@@ -211,18 +212,33 @@ fn payloads(request: &Request) -> Option<Vec<Option<Value>>> {
 /// An acked event, and what its payload was if that is known.
 type Acked = (ReceiptJson, Option<Option<Value>>);
 
+/// How many requests were answered how.
+pub(crate) type Answered = BTreeMap<u16, usize>;
+
+#[expect(clippy::print_stderr, reason = "the outcome of a run whose requests are counted")]
+pub(crate) fn tell(answered: &Answered) {
+    eprintln!("answered {answered:?}");
+}
+
 /// Sends one request and checks its answer. False when the connection is of no further use.
-async fn exchange(connection: &mut Connection, request: &Request, acked: &mut Vec<Acked>) -> bool {
+async fn exchange(
+    connection: &mut Connection,
+    request: &Request,
+    acked: &mut Vec<Acked>,
+    answered: &mut Answered,
+) -> bool {
     connection.send(&request.bytes).await;
     let is_stream = |head: &str| head.contains("content-type: text/event-stream");
     let head = connection.peek_head().await.expect("no answer");
     if request.method == "GET" && is_stream(&head) {
         connection.head().await;
         blocks(&connection.chunk().await.unwrap(), true);
+        *answered.entry(200).or_default() += 1;
         return false;
     }
     let reply = connection.reply_to(request.method).await.expect("no answer");
     assert!(reply.status < 500, "{}: {}", reply.status, reply.text());
+    *answered.entry(reply.status).or_default() += 1;
     match (request.method, reply.status) {
         ("HEAD", _) => {}
         (_, 400..) => check_refusal(&reply, request),
@@ -308,19 +324,24 @@ async fn broken_requests_are_refused_by_name_and_leave_the_log_as_it_was_acked()
         async move {
             let mut random = Random(seed ^ (worker as u64) << 32);
             let mut connection = Connection::open(server.address).await;
-            let mut acked = Vec::new();
+            let (mut acked, mut answered) = (Vec::new(), Answered::new());
             for index in 0..count / CONNECTIONS {
                 let request = request(&mut random);
                 let _shown = Shown(&request, seed, index * CONNECTIONS + worker);
-                if !exchange(&mut connection, &request, &mut acked).await {
+                if !exchange(&mut connection, &request, &mut acked, &mut answered).await {
                     connection = Connection::open(server.address).await;
                 }
             }
             break_heads(server, &mut random, count / CONNECTIONS / 20).await;
-            acked
+            (acked, answered)
         }
     });
-    let acked: Vec<Acked> = join_all(workers).await.into_iter().flatten().collect();
+    let (mut acked, mut answered) = (Vec::new(), Answered::new());
+    for (of_worker, statuses) in join_all(workers).await {
+        acked.extend(of_worker);
+        statuses.into_iter().for_each(|(status, times)| *answered.entry(status).or_default() += times);
+    }
+    tell(&answered);
     assert_eq!(server_panics(), panics_before, "the server panicked");
 
     let table = server.table().await;
