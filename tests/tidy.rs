@@ -365,3 +365,26 @@ fn every_problem_code_is_documented_with_its_status() {
         assert!(codes.contains(&row[0]), "{} is no code", row[0]);
     }
 }
+
+/// The table of docs/security.md says of each attack which test shows the defence: `file` `function`, `function`.
+#[test]
+fn every_defence_names_a_test_that_is_there() {
+    let rows = rows("docs/security.md");
+    let attacks: Vec<_> = rows.iter().filter(|row| row.len() == 3 && row[0] != "attack").collect();
+    assert!(attacks.len() > 20);
+    for row in attacks {
+        let mut named = 0;
+        let mut code = String::new();
+        for name in row[2].split('`').skip(1).step_by(2) {
+            if name.contains('/') {
+                let paths = [format!("tests/{name}.rs"), format!("src/{name}.rs"), name.to_owned()];
+                let path = paths.iter().find(|path| root().join(path).is_file());
+                code = read(path.unwrap_or_else(|| panic!("{name}: there is no such file")));
+            } else {
+                assert!(code.contains(&format!("fn {name}(")), "{}: there is no {name}", row[0]);
+                named += 1;
+            }
+        }
+        assert!(named > 0 || row[2] == "`scripts/check`", "{} names no test", row[0]);
+    }
+}
