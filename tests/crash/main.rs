@@ -15,6 +15,7 @@
 //! | `admin` | `evertail trim` and `evertail hold`, also across a kill -9 |
 //! | `auth` | the first token, the client commands with one, and that no log holds a credential or a payload |
 //! | `transfer` | `evertail export` and `evertail import`: the same events in the same order |
+//! | `queries` | the queries of `docs/sqlite.md`, each with the system's `sqlite3` |
 //! | `https` | the server with a certificate, and the client commands over it |
 //! | `hostile` | thousands that are silent, slow or deaf at once cost memory within bounds and nobody a place; log lines are not forged |
 //! | `descriptors` | a low descriptor limit bounds the connections and not the service |
@@ -41,6 +42,7 @@ mod io_error;
 mod kill_nine;
 mod ledger;
 mod load;
+mod queries;
 mod reader;
 mod refused_starts;
 mod server;
