@@ -155,3 +155,74 @@ pub enum OpenError {
         source: sqlx::migrate::MigrateError,
     },
 }
+
+/// A file cannot be looked at as a log, or copied. Each display ends with the next step to take.
+#[derive(Debug, thiserror::Error)]
+pub enum InspectError {
+    /// There is no such file.
+    #[error("{path} is not there; name the log file")]
+    Missing {
+        /// The file.
+        path: PathBuf,
+    },
+    /// The system does not let us at it.
+    #[error("{path} cannot be looked at; run as its owner")]
+    Io {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: std::io::Error,
+    },
+    /// A file of somebody else.
+    #[error("{path} is not an Evertail log; name the log file")]
+    NotALog {
+        /// The file.
+        path: PathBuf,
+    },
+    /// Written by another version.
+    #[error(
+        "{path} has log format {format}, this version has {known}; use the evertail that wrote it, or, for an older format, start \
+         this one on it once"
+    )]
+    Format {
+        /// The file.
+        path: PathBuf,
+        /// Its format.
+        format: i64,
+        /// That of this version.
+        known: i64,
+    },
+    /// SQLite cannot read it.
+    #[error("{path} cannot be read as a log; restore a backup that `evertail check` finds sound")]
+    Sqlite {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: StoreError,
+    },
+    /// Someone wrote to it while it was read as nobody's.
+    #[error("{path} changed while it was read; try again")]
+    Changed {
+        /// The file.
+        path: PathBuf,
+    },
+    /// The copy could not be written.
+    #[error("{path} could not be copied to {target}; look for free space there")]
+    Copy {
+        /// The log.
+        path: PathBuf,
+        /// The copy.
+        target: PathBuf,
+        /// Why.
+        #[source]
+        source: StoreError,
+    },
+    /// SQLite takes names of files as text.
+    #[error("{path} is not UTF-8; give another name")]
+    Name {
+        /// The copy.
+        path: PathBuf,
+    },
+}

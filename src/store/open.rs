@@ -12,12 +12,12 @@ use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-static MIGRATOR: Migrator = sqlx::migrate!("./migrations");
+pub(super) static MIGRATOR: Migrator = sqlx::migrate!("./migrations");
 
 /// The newest log format this server can write.
-const FORMAT_MAX: i64 = 5;
+pub(super) const FORMAT_MAX: i64 = 5;
 /// `PRAGMA application_id` of a log, which tells it from any other SQLite file: "EvTl".
-const APPLICATION_ID: i64 = 0x4576_546C;
+pub(super) const APPLICATION_ID: i64 = 0x4576_546C;
 /// The first SQLite without the WAL-reset corruption bug. *Source*: <https://www.sqlite.org/wal.html#walresetbug>.
 const SQLITE_VERSION_MIN: (u32, u32, u32) = (3, 51, 3);
 /// *Source*: measured 1.15 to 1.24 times the commits of 1,024 events of the default page of 4,096 bytes.
@@ -153,15 +153,24 @@ fn make_folder(path: &Path) -> Result<(), OpenError> {
     File::open(parent).and_then(|parent| parent.sync_all()).map_err(failed)
 }
 
-fn folder(path: &Path) -> PathBuf {
+pub(super) fn folder(path: &Path) -> PathBuf {
     path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new(".")).to_owned()
 }
 
-/// The lock is a file of its own: locking the database itself would meet SQLite's locks and shut `sqlite3` out.
-fn lock(path: &Path) -> Result<File, OpenError> {
+/// How often a start tries the lock, and for how long it rests in between: whoever looks whether a server has the file
+/// holds it for a moment.
+const LOCK_TRIES: u32 = 5;
+const LOCK_REST: Duration = Duration::from_millis(10);
+
+fn lock_path(path: &Path) -> PathBuf {
     let mut name = path.as_os_str().to_owned();
     name.push(".lock");
-    let lock_path = PathBuf::from(name);
+    PathBuf::from(name)
+}
+
+/// The lock is a file of its own: locking the database itself would meet SQLite's locks and shut `sqlite3` out.
+pub(super) fn lock(path: &Path) -> Result<File, OpenError> {
+    let lock_path = lock_path(path);
     let failed = |source| OpenError::Folder { path: lock_path.clone(), source };
     let mut file = OpenOptions::new()
         .read(true)
@@ -171,18 +180,42 @@ fn lock(path: &Path) -> Result<File, OpenError> {
         .mode(0o600)
         .open(&lock_path)
         .map_err(failed)?;
-    match file.try_lock() {
+    let mut locked = file.try_lock();
+    for _ in 1..LOCK_TRIES {
+        if matches!(locked, Err(TryLockError::WouldBlock)) {
+            std::thread::sleep(LOCK_REST);
+            locked = file.try_lock();
+        }
+    }
+    match locked {
         Ok(()) => {}
         Err(TryLockError::WouldBlock) => {
-            let holder = fs::read_to_string(&lock_path).unwrap_or_default();
-            let holder =
-                holder.trim().parse::<u32>().map_or(String::new(), |pid| format!(" (process {pid})"));
-            return Err(OpenError::InUse { path: path.to_owned(), holder });
+            return Err(OpenError::InUse { path: path.to_owned(), holder: holder_name(&lock_path) });
         }
         Err(TryLockError::Error(source)) => return Err(failed(source)),
     }
     file.set_len(0).and_then(|()| writeln!(file, "{}", std::process::id())).map_err(failed)?;
     Ok(file)
+}
+
+/// The server that has the file: ` (process 123)`, or nothing where that is not told. Changes nothing.
+pub(super) fn holder(path: &Path) -> std::io::Result<Option<String>> {
+    let lock_path = lock_path(path);
+    let lock = match File::open(&lock_path) {
+        Ok(lock) => lock,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(error),
+    };
+    match lock.try_lock_shared() {
+        Ok(()) => Ok(None),
+        Err(TryLockError::WouldBlock) => Ok(Some(holder_name(&lock_path))),
+        Err(TryLockError::Error(error)) => Err(error),
+    }
+}
+
+fn holder_name(lock_path: &Path) -> String {
+    let holder = fs::read_to_string(lock_path).unwrap_or_default();
+    holder.trim().parse::<u32>().map_or(String::new(), |pid| format!(" (process {pid})"))
 }
 
 /// Makes the file with mode 0600, which SQLite then gives its companions too. Never opens one that exists: closing any
@@ -197,7 +230,9 @@ fn make_file(path: &Path) -> Result<(), OpenError> {
         .map_err(|source| OpenError::Folder { path: path.to_owned(), source })
 }
 
-async fn check_version(connection: &mut SqliteConnection) -> Result<Result<(), OpenError>, sqlx::Error> {
+pub(super) async fn check_version(
+    connection: &mut SqliteConnection,
+) -> Result<Result<(), OpenError>, sqlx::Error> {
     let version: String = sqlx::query_scalar("SELECT sqlite_version()").fetch_one(connection).await?;
     let mut parts = version.split('.').map(|part| part.parse().unwrap_or(0));
     let mut next = || parts.next().unwrap_or(0);

@@ -5,6 +5,7 @@ mod closing;
 mod fixture;
 mod foreign;
 mod ids;
+mod inspecting;
 mod opening;
 mod protection;
 mod reading;
