@@ -91,6 +91,8 @@ pub fn command() -> Command {
                 .arg(text("from-line", "N", "Begin with this line, or element of an array").visible_alias("from-element").value_parser(value_parser!(u64).range(1..)))
                 .args(server()),
         )
+        .subcommand(super::backup::command())
+        .subcommand(super::backup::restore_command())
         .subcommand(super::doctor::command())
         .subcommand(super::check::command())
         .subcommand(super::trim::command())

@@ -36,9 +36,9 @@ pub(super) async fn run(matches: &ArgMatches) -> Result<Exit, Failure> {
         )));
     }
     let log = inspection.summary().await.map_err(findings::failed)?;
-    let bar = progress::bar(log.last_seq + 1 - log.first_seq, "events");
-    let found = inspection.check(&mut findings::showing(&bar)).await;
-    bar.finish_and_clear();
+    let bar = progress::Bar::new(log.last_seq + 1 - log.first_seq, "events");
+    let found = inspection.check(&mut |progress| bar.move_to(progress.done, progress.total)).await;
+    drop(bar);
     let found = found.map_err(findings::failed)?;
     let exit = findings::report(
         file,

@@ -1,8 +1,7 @@
 //! What `check`, `doctor`, `backup` and `restore` say of a log file: lines for people, one JSON object for scripts.
 
 use super::{Exit, Failure, output};
-use crate::store::{Finding, InspectError, Inspection, LogSummary, Outcome, Progress};
-use indicatif::ProgressBar;
+use crate::store::{Finding, InspectError, Inspection, LogSummary, Outcome};
 use serde::Serialize;
 use std::path::Path;
 
@@ -109,15 +108,6 @@ fn lines(finding: &Finding) -> Vec<String> {
     let next = finding.next_step.iter().map(|step| output::printable(&format!("{:21} next: {step}", "")));
     lines.extend(next);
     lines
-}
-
-/// Moves a bar on with a check.
-pub(super) fn showing(bar: &ProgressBar) -> impl FnMut(Progress) {
-    let bar = bar.clone();
-    move |Progress { done, total }| {
-        bar.set_length(total);
-        bar.set_position(done);
-    }
 }
 
 /// What went wrong. A file that is not there was not asked rightly.

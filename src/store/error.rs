@@ -226,3 +226,52 @@ pub enum InspectError {
         path: PathBuf,
     },
 }
+
+/// A log was not backed up, or not restored. Each display ends with the next step to take.
+#[derive(Debug, thiserror::Error)]
+pub enum CopyError {
+    /// What is to be copied, or the copy, cannot be read.
+    #[error(transparent)]
+    Inspect(#[from] InspectError),
+    /// The place of a log cannot be taken from its server.
+    #[error(transparent)]
+    Place(#[from] OpenError),
+    /// Something is there already.
+    #[error("{path} is there already; choose another name, or replace it with --force")]
+    Exists {
+        /// The file.
+        path: PathBuf,
+    },
+    /// What is there must not be replaced.
+    #[error("{path} is part of a log that is in use; choose another name")]
+    Taken {
+        /// The file.
+        path: PathBuf,
+    },
+    /// A program has the log open.
+    #[error("another program has {path} open; end it, then restore again")]
+    Open {
+        /// The file.
+        path: PathBuf,
+    },
+    /// The log does not keep its promises, nor does a copy of it.
+    #[error(
+        "{path} is not sound, and no copy was kept: {found}; `evertail check` tells more, and `sqlite3 {path} \"vacuum into \
+         'copy.db'\"` copies it as it is"
+    )]
+    Unsound {
+        /// The log.
+        path: PathBuf,
+        /// The first promise that does not hold.
+        found: String,
+    },
+    /// The file system refuses.
+    #[error("{path} cannot be written; look for free space and permissions there")]
+    Io {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: std::io::Error,
+    },
+}

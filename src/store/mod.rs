@@ -4,7 +4,8 @@
 //!
 //! # Layout
 //! One file in WAL mode; its tables are described in `migrations/`. Beside it lie SQLite's own `-wal` and
-//! `-shm`, and `<file>.lock`, which keeps a second server away and nobody else.
+//! `-shm`, and `<file>.lock`, which keeps a second server away and nobody else. `inspect` looks at such a file from outside,
+//! `copy` makes copies of it and puts them back.
 //!
 //! # Who does what
 //! [`Appender`] owns the one connection that writes: `BEGIN IMMEDIATE`, a few statements, `COMMIT` with
@@ -19,6 +20,7 @@
 
 mod append;
 mod blocks;
+mod copy;
 mod error;
 mod excess;
 mod holds;
@@ -38,7 +40,8 @@ mod untold;
 mod vacuum;
 
 pub use append::{Appender, IdKey, Known, Origins};
-pub use error::{CommitError, InspectError, OpenError, StoreError};
+pub use copy::{CopyProgress, Restored, back_up, restore};
+pub use error::{CommitError, CopyError, InspectError, OpenError, StoreError};
 pub use excess::{Excess, Shares};
 pub use holds::{HeldStream, Hold};
 pub use inspect::{Check, Finding, Inspection, LogSummary, Outcome, Progress, Surroundings};

@@ -144,7 +144,7 @@ fn reading(settings: &StoreSettings) -> SqliteConnectOptions {
 }
 
 /// Makes the folder, and makes durable that it is there: what is in a folder that a power cut takes is gone with it.
-fn make_folder(path: &Path) -> Result<(), OpenError> {
+pub(super) fn make_folder(path: &Path) -> Result<(), OpenError> {
     let folder = folder(path);
     let failed = |source| OpenError::Folder { path: folder.clone(), source };
     DirBuilder::new().recursive(true).mode(0o700).create(&folder).map_err(failed)?;
@@ -162,15 +162,16 @@ pub(super) fn folder(path: &Path) -> PathBuf {
 const LOCK_TRIES: u32 = 5;
 const LOCK_REST: Duration = Duration::from_millis(10);
 
-fn lock_path(path: &Path) -> PathBuf {
+/// A file beside this one, of the same name and what is added.
+pub(super) fn beside(path: &Path, suffix: &str) -> PathBuf {
     let mut name = path.as_os_str().to_owned();
-    name.push(".lock");
+    name.push(suffix);
     PathBuf::from(name)
 }
 
 /// The lock is a file of its own: locking the database itself would meet SQLite's locks and shut `sqlite3` out.
 pub(super) fn lock(path: &Path) -> Result<File, OpenError> {
-    let lock_path = lock_path(path);
+    let lock_path = beside(path, ".lock");
     let failed = |source| OpenError::Folder { path: lock_path.clone(), source };
     let mut file = OpenOptions::new()
         .read(true)
@@ -200,7 +201,7 @@ pub(super) fn lock(path: &Path) -> Result<File, OpenError> {
 
 /// The server that has the file: ` (process 123)`, or nothing where that is not told. Changes nothing.
 pub(super) fn holder(path: &Path) -> std::io::Result<Option<String>> {
-    let lock_path = lock_path(path);
+    let lock_path = beside(path, ".lock");
     let lock = match File::open(&lock_path) {
         Ok(lock) => lock,
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),

@@ -1,8 +1,9 @@
 //! The files of a log as the file system shows them.
 
 use crate::store::InspectError;
+use crate::store::open::beside;
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::SystemTime;
 
 /// What changes with a file and with its WAL.
@@ -22,14 +23,7 @@ impl State {
         if !metadata.is_file() {
             return Err(InspectError::Missing { path: path.to_owned() });
         }
-        let wal_bytes = fs::metadata(companion(path, "-wal")).map_or(0, |wal| wal.len());
+        let wal_bytes = fs::metadata(beside(path, "-wal")).map_or(0, |wal| wal.len());
         Ok(Self { bytes: metadata.len(), modified: metadata.modified().ok(), wal_bytes })
     }
-}
-
-/// A file beside the log, of the same name and what is added.
-pub(super) fn companion(path: &Path, suffix: &str) -> PathBuf {
-    let mut name = path.as_os_str().to_owned();
-    name.push(suffix);
-    PathBuf::from(name)
 }

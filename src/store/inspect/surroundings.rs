@@ -1,9 +1,8 @@
 //! What a log file lies in: who may read it, on what file system, with how much space left, under which clock.
 
-use super::files::companion;
 use super::{Check, Finding};
 use crate::event::Timestamp;
-use crate::store::open::{check_version, folder};
+use crate::store::open::{beside, check_version, folder};
 use crate::store::{OpenError, StoreError};
 use rustix::fs::{Access, access, statfs, statvfs};
 use rustix::process::geteuid;
@@ -57,7 +56,7 @@ fn permissions(path: &Path) -> Finding {
         return problem(found, format!("`chmod u+rw {shown}*`"));
     }
     for suffix in ["-wal", "-shm", ".lock"] {
-        let Ok(beside) = fs::metadata(companion(path, suffix)) else { continue };
+        let Ok(beside) = fs::metadata(beside(path, suffix)) else { continue };
         if beside.uid() != file.uid() {
             let found =
                 format!("{shown}{suffix} belongs to user {}, the file to {}", beside.uid(), file.uid());
@@ -79,7 +78,7 @@ fn permissions(path: &Path) -> Finding {
 }
 
 fn wal(path: &Path) -> Finding {
-    let bytes = fs::metadata(companion(path, "-wal")).map_or(0, |wal| wal.len());
+    let bytes = fs::metadata(beside(path, "-wal")).map_or(0, |wal| wal.len());
     if bytes <= WAL_BYTES_WARNED {
         return Finding::ok(Check::Wal, format!("the WAL has {bytes} bytes"));
     }
