@@ -38,6 +38,7 @@ impl Place {
                 file: self.file(),
                 read_connections: 2,
                 busy_timeout: Duration::from_secs(HANG_SECONDS),
+                is_checkpointing: true,
             },
             queue_requests_max: 256,
             queue_bytes_max: 64 << 20,

@@ -15,18 +15,22 @@ HANG_SECONDS = 30
 
 
 class Server:
-    def __init__(self):
+    def __init__(self, **variables):
         self.folder = tempfile.TemporaryDirectory(prefix="evertail-python-")
         self.file = f"{self.folder.name}/evertail.db"
         environment = {k: v for k, v in os.environ.items() if not k.startswith("EVERTAIL_")}
-        environment |= {
+        self.environment = environment | {
             "EVERTAIL_FILE": self.file,
             "EVERTAIL_LISTEN": "127.0.0.1:0",
             "EVERTAIL_LOG_FORMAT": "json",
             "EVERTAIL_DISK_FREE_BYTES_MIN": "0",
         }
+        self.environment |= variables
+        self.start()
+
+    def start(self):
         self.process = subprocess.Popen(
-            [BINARY], cwd=self.folder.name, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
+            [BINARY], cwd=self.folder.name, env=self.environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
         )
         self.address = None
         for line in self.process.stderr:
@@ -36,10 +40,20 @@ class Server:
                 break
         assert self.address, "it ended instead of serving"
 
-    def stop(self):
+    def end(self):
         self.process.terminate()
         self.process.communicate()
+
+    def stop(self):
+        self.end()
         self.folder.cleanup()
+
+    def command(self, *arguments):
+        """What a command of the client prints on this server's file, as JSON."""
+        command = [BINARY, *arguments]
+        done = subprocess.run(command, cwd=self.folder.name, env=self.environment, capture_output=True, text=True)
+        assert done.returncode == 0, done
+        return json.loads(done.stdout)
 
     def request(self, method, path, headers=None, body=None):
         """Status, content type and body of the answer."""
