@@ -15,13 +15,14 @@ fn external(place: &Place) -> LogSettings {
 }
 
 fn bytes(place: &Place, suffix: &str) -> u64 {
-    let name = place.file().file_name().unwrap().to_str().unwrap().to_owned() + suffix;
+    let name =
+        place.file().file_name().and_then(|name| name.to_str()).expect("it has a name").to_owned() + suffix;
     fs::metadata(place.file().with_file_name(name)).map_or(0, |file| file.len())
 }
 
 /// A transaction that reads, and keeps the WAL from being moved any further.
 async fn pin(other: &mut SqliteConnection) {
-    sqlx::query("BEGIN; SELECT count(*) FROM log").execute(other).await.unwrap();
+    sqlx::query("BEGIN; SELECT count(*) FROM log").execute(other).await.expect("it can be done");
 }
 
 #[tokio::test]

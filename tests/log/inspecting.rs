@@ -19,20 +19,22 @@ async fn rich() -> Place {
             let id = seq.is_multiple_of(5).then(|| format!("id-{seq}"));
             content(name, id.as_deref(), &format!("{{\"n\":{seq}}}"))
         });
-        append(&log, contents.collect::<Vec<_>>()).await.unwrap();
+        append(&log, contents.collect::<Vec<_>>()).await.expect("it can be done");
     }
     trim(&log, 100).await;
     let debug = TrimRequest { stream: Some(stream("debug")), before: Some(4_600), ..TrimRequest::default() };
-    in_time(log.trim(&debug)).await.unwrap();
+    in_time(log.trim(&debug)).await.expect("it can be done");
     let mut other = place.other_process().await;
     in_time(async {
         let indexed = "SELECT indexed_seq FROM meta";
-        while sqlx::query_scalar::<_, i64>(indexed).fetch_one(&mut other).await.unwrap() < 8_192 {
+        while sqlx::query_scalar::<_, i64>(indexed).fetch_one(&mut other).await.expect("it can be done")
+            < 8_192
+        {
             tokio::task::yield_now().await;
         }
     })
     .await;
-    other.close().await.unwrap();
+    other.close().await.expect("it can be done");
     close(log, task).await;
     place
 }
@@ -43,11 +45,11 @@ async fn damage(connection: &mut SqliteConnection, sql: &str) {
         sqlx::query_as("SELECT name, sql FROM sqlite_schema WHERE type = 'trigger'")
             .fetch_all(&mut *connection)
             .await
-            .unwrap();
+            .expect("it can be done");
     let drop: String = triggers.iter().map(|(name, _)| format!("DROP TRIGGER {name};")).collect();
     let make: String = triggers.iter().map(|(_, sql)| format!("{sql};")).collect();
     let sql = format!("PRAGMA ignore_check_constraints = ON; {drop} {sql}; {make}");
-    sqlx::raw_sql(AssertSqlSafe(sql)).execute(connection).await.unwrap();
+    sqlx::raw_sql(AssertSqlSafe(sql)).execute(connection).await.expect("it can be done");
 }
 
 /// The one promise that does not hold, in words.

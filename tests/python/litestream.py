@@ -102,6 +102,10 @@ class Replicated(unittest.TestCase):
         self.assertEqual(status, 201, body)
         return json.loads(body)[-1]["seq"]
 
+    def has_only(self, seq):
+        target = self.litestream.restore("look.db")
+        return target and last_seq(target) == seq
+
     def sound(self, file, seq):
         """It is a log that keeps its promises, and ends with this event."""
         found = self.server.command("check", str(file))
@@ -131,6 +135,15 @@ class Replicated(unittest.TestCase):
             told = next(line for line in lines if line.startswith("data: "))
             reset = {"cursor": behind, "last_seq": before, "reason": "ahead"}
             self.assertLessEqual(reset.items(), json.loads(told.removeprefix("data: ")).items())
+        # It goes on from there.
+        subprocess.run(
+            [LITESTREAM, "reset", "-config", self.litestream.settings, self.server.file], check=True, capture_output=True
+        )
+        self.litestream.start()
+        goes_on = self.append(10)
+        self.assertEqual(goes_on, before + 10)
+        until("the replica has what is appended now", lambda: self.has_only(goes_on))
+        self.sound(self.litestream.restore("again.db"), goes_on)
 
     def test_the_log_restarts_beside_it_and_leaves_the_checkpoints_to_it(self):
         self.litestream.start()
