@@ -80,13 +80,17 @@ fn permissions(path: &Path) -> Finding {
 fn wal(path: &Path) -> Finding {
     let bytes = fs::metadata(beside(path, "-wal")).map_or(0, |wal| wal.len());
     if bytes <= WAL_BYTES_WARNED {
-        return Finding::ok(Check::Wal, format!("the WAL has {bytes} bytes"));
+        return Finding::ok(Check::Wal, format!("the WAL has {} MiB", bytes >> 20));
     }
     let next = format!(
         "a program keeps a transaction open, or is to do the checkpoints and does not run; `fuser -v {}` names who has the file",
         path.display()
     );
-    Finding::warning(Check::Wal, format!("the WAL has {bytes} bytes and is not moved into the file"), next)
+    Finding::warning(
+        Check::Wal,
+        format!("the WAL has {} MiB and is not moved into the file", bytes >> 20),
+        next,
+    )
 }
 
 fn file_system(path: &Path) -> Option<Finding> {
@@ -105,7 +109,8 @@ fn file_system(path: &Path) -> Option<Finding> {
 fn free_space(path: &Path, floor: u64) -> Option<Finding> {
     let disk = statvfs(folder(path)).ok()?;
     let free = disk.f_bavail.saturating_mul(disk.f_frsize);
-    let found = format!("{free} bytes of the disk are free, appends are refused below {floor}");
+    let found =
+        format!("{} MiB of the disk are free, appends are refused below {} MiB", free >> 20, floor >> 20);
     let next = "make room: a larger disk, or retention, which also gives space back; see EVERTAIL_DISK_FREE_BYTES_MIN";
     Some(match free {
         _ if free < floor => Finding::problem(Check::FreeSpace, found, next),
