@@ -1,6 +1,5 @@
 //! `evertail backup` and `evertail restore`: a copy of a log that may be serving, and the way back.
 
-use super::trim::json;
 use super::{Exit, Failure, doctor, findings, output, progress};
 use crate::store::{self, CopyError, CopyProgress, LogSummary};
 use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
@@ -32,7 +31,7 @@ pub(super) fn command() -> Command {
                 .action(ArgAction::SetTrue)
                 .help("Replace what is there, once the new copy is complete"),
         )
-        .arg(json())
+        .arg(findings::json())
 }
 
 pub(super) fn restore_command() -> Command {
@@ -52,7 +51,7 @@ pub(super) fn restore_command() -> Command {
                 .help("The backup"),
         )
         .arg(doctor::file())
-        .arg(json())
+        .arg(findings::json())
 }
 
 /// What was made, for scripts.

@@ -1,6 +1,5 @@
 //! `evertail check`: whether a log file that nobody has open keeps what a log promises.
 
-use super::trim::json;
 use super::{Exit, Failure, findings, output, progress};
 use crate::store::Inspection;
 use clap::{Arg, ArgMatches, Command, value_parser};
@@ -22,7 +21,7 @@ pub(super) fn command() -> Command {
                 .value_parser(value_parser!(PathBuf))
                 .help("The log file, with its -wal beside it if it has one"),
         )
-        .arg(json())
+        .arg(findings::json())
 }
 
 pub(super) async fn run(matches: &ArgMatches) -> Result<Exit, Failure> {

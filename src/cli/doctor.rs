@@ -1,6 +1,5 @@
 //! `evertail doctor`: what is wrong with a log file, running or not, and with what it lies in.
 
-use super::trim::json;
 use super::{Exit, Failure, arguments, findings, output};
 use crate::config::{self, Config};
 use crate::event::Timestamp;
@@ -19,7 +18,7 @@ pub(super) fn command() -> Command {
              evertail doctor --json | jq -r '.findings[] | select(.next_step) | .next_step'",
         )
         .arg(file())
-        .arg(json())
+        .arg(findings::json())
 }
 
 /// The log file, as the server finds it.

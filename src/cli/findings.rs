@@ -2,6 +2,7 @@
 
 use super::{Exit, Failure, output};
 use crate::store::{Finding, InspectError, Inspection, LogSummary, Outcome};
+use clap::Arg;
 use serde::Serialize;
 use std::path::Path;
 
@@ -57,6 +58,11 @@ impl<'a> LogJson<'a> {
     }
 }
 
+/// Whether scripts read what is printed.
+pub(super) fn json() -> Arg {
+    super::trim::json().help("Print one JSON object [default where stdout is no terminal]")
+}
+
 /// Prints what was found; the exit code is that of the worst.
 pub(super) fn report(
     file: &Path,
@@ -99,7 +105,9 @@ pub(super) fn in_words(log: &LogSummary) -> String {
     let LogSummary { log_id, first_seq, last_seq, events, streams, bytes, .. } = log;
     let seqs =
         if last_seq < first_seq { "no seqs".to_owned() } else { format!("seqs {first_seq} to {last_seq}") };
-    format!("log {log_id}, {seqs}, {events} events of {streams} streams, {} of data", output::bytes(*bytes))
+    let counted = |count: u64, what: &str| format!("{count} {what}{}", if count == 1 { "" } else { "s" });
+    let (events, streams) = (counted(*events, "event"), counted(*streams, "stream"));
+    format!("log {log_id}, {seqs}, {events} of {streams}, {} of data", output::bytes(*bytes))
 }
 
 fn lines(finding: &Finding) -> Vec<String> {
