@@ -162,9 +162,8 @@ class Replicated(unittest.TestCase):
             last += 1
         self.litestream.holds(last)
         self.sound(self.litestream.restore("now.db"), last)
-        # It has done them: far more than so much was appended.
+        # Nobody else does: more than so much was appended.
         until("the WAL is moved into the file", lambda: Path(self.server.file).stat().st_size > 1_000_000)
-        self.assertLess(Path(self.server.file + "-wal").stat().st_size, 4_000_000)
         found = self.server.command("doctor", "--file", self.server.file)
         self.assertNotEqual(found["outcome"], "problem", found)
 
