@@ -48,6 +48,7 @@ fn settings(folder: &TempDir) -> StoreSettings {
         file: folder.path().join("log.db"),
         read_connections: 1,
         busy_timeout: Duration::from_secs(5),
+        is_checkpointing: true,
     }
 }
 

@@ -287,6 +287,7 @@ async fn every_migration_file_is_in_the_binary() {
             file: file.clone(),
             read_connections: 1,
             busy_timeout: Duration::from_secs(5),
+            is_checkpointing: true,
         },
         queue_requests_max: 1,
         queue_bytes_max: 1 << 20,

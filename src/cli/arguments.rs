@@ -91,6 +91,10 @@ pub fn command() -> Command {
                 .arg(text("from-line", "N", "Begin with this line, or element of an array").visible_alias("from-element").value_parser(value_parser!(u64).range(1..)))
                 .args(server()),
         )
+        .subcommand(super::backup::command())
+        .subcommand(super::backup::restore_command())
+        .subcommand(super::doctor::command())
+        .subcommand(super::check::command())
         .subcommand(super::trim::command())
         .subcommand(super::hold::command())
         .subcommand(super::token::command())
@@ -186,6 +190,13 @@ pub(super) fn settings(matches: &ArgMatches) -> Result<Raw, Failure> {
         }
     }
     Ok(raw)
+}
+
+/// The settings of a server as its variables say, for commands that look at its file.
+pub(super) fn server_variables() -> Result<Raw, Failure> {
+    let given = variables()?;
+    let of_server = |setting: &Setting| Some((setting.variable, given.get(setting.variable)?.clone()));
+    Ok(SETTINGS.iter().filter_map(of_server).collect())
 }
 
 /// The server that the client commands talk to.

@@ -4,8 +4,12 @@
 
 mod append;
 mod arguments;
+mod backup;
 mod bench;
+mod check;
+mod doctor;
 mod export;
+mod findings;
 mod hold;
 mod import;
 mod items;
@@ -110,6 +114,10 @@ pub fn run() -> ExitCode {
         let outcome = match matches.subcommand() {
             Some(("append", matches)) => runtime.block_on(append::run(matches)),
             Some(("bench", matches)) => runtime.block_on(bench::run(matches)),
+            Some(("backup", matches)) => runtime.block_on(backup::run(matches)),
+            Some(("restore", matches)) => runtime.block_on(backup::run_restore(matches)),
+            Some(("check", matches)) => runtime.block_on(check::run(matches)),
+            Some(("doctor", matches)) => runtime.block_on(doctor::run(matches)),
             Some(("export", matches)) => runtime.block_on(export::run(matches)),
             Some(("hold", matches)) => runtime.block_on(hold::run(matches)),
             Some(("import", matches)) => runtime.block_on(import::run(matches)),

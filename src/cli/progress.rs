@@ -13,3 +13,23 @@ pub(super) fn bar(steps: u64, unit: &str) -> ProgressBar {
     let style = ProgressStyle::with_template(&template).unwrap_or_else(|_| ProgressStyle::default_bar());
     ProgressBar::new(steps).with_style(style)
 }
+
+/// A bar that is gone with the value.
+pub(super) struct Bar(ProgressBar);
+
+impl Bar {
+    pub(super) fn new(steps: u64, unit: &str) -> Self {
+        Self(bar(steps, unit))
+    }
+
+    pub(super) fn move_to(&self, done: u64, steps: u64) {
+        self.0.set_length(steps);
+        self.0.set_position(done);
+    }
+}
+
+impl Drop for Bar {
+    fn drop(&mut self) {
+        self.0.finish_and_clear();
+    }
+}

@@ -191,6 +191,7 @@ pub(super) fn log_settings(config: &Config) -> LogSettings {
             file: config.file.clone(),
             read_connections: config.read_connections,
             busy_timeout: config.busy_timeout,
+            is_checkpointing: config.is_checkpointing,
         },
         queue_requests_max: config.queue_requests_max,
         queue_bytes_max: config.queue_bytes_max,

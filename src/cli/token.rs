@@ -108,8 +108,9 @@ async fn of_server(what: &str, matches: &ArgMatches) -> Result<String, Failure> 
 /// The same on the file: its lock keeps it from being done while a server runs.
 async fn of_file(what: &str, matches: &ArgMatches, file: &str) -> Result<String, Failure> {
     let draft = if what == "create" { Some(draft(matches)?) } else { None };
-    // What else is set is of the server.
-    let raw = config::Raw::from([("EVERTAIL_FILE", file.to_owned())]);
+    // What else is set is of the server, but for who has a part in the file.
+    let mut raw = config::Raw::from([("EVERTAIL_FILE", file.to_owned())]);
+    raw.extend(arguments::server_variables()?.remove_entry("EVERTAIL_CHECKPOINTS"));
     let config = config::resolve(&raw, None).map_err(|errors| Failure::usage(errors.to_string()))?;
     if !config.file.is_file() && what != "create" {
         return Err(Failure::usage(format!("{file} is not there; name the log file of the server")));

@@ -103,6 +103,7 @@ pub struct Config {
     pub send_timeout: Duration,
     pub send_buffer_bytes: usize,
     pub busy_timeout: Duration,
+    pub is_checkpointing: bool,
     pub disk_free_bytes_min: u64,
     pub retention: RetentionRules,
     pub drain_timeout: Duration,
@@ -182,6 +183,7 @@ pub fn resolve(raw: &Raw, state_directory: Option<PathBuf>) -> Result<Config, Co
         send_timeout: r.seconds(&table::SEND_TIMEOUT_SECONDS, 1, 3600),
         send_buffer_bytes: r.bytes(&table::SEND_BUFFER_BYTES, 4 << 10, 16 << 20) as usize,
         busy_timeout: r.seconds(&table::BUSY_TIMEOUT_SECONDS, 1, 600),
+        is_checkpointing: r.choice(&table::CHECKPOINTS, &[("own", true), ("external", false)]),
         disk_free_bytes_min: r.bytes(&table::DISK_FREE_BYTES_MIN, 0, 1 << 40),
         retention: RetentionRules {
             log: Retention {

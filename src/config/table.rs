@@ -197,6 +197,10 @@ settings! {
         "How long a commit waits for another process that writes to the file, in seconds; then appends get 503.",
         "1 to 600",
         "When other processes hold the file for long transactions.";
+    CHECKPOINTS: "EVERTAIL_CHECKPOINTS" = "own",
+        "Who moves the write-ahead log into the file: this server, or another program such as Litestream.",
+        "own or external",
+        "To external while Litestream replicates the file, and only then: see docs/backup.md.";
     DISK_FREE_BYTES_MIN: "EVERTAIL_DISK_FREE_BYTES_MIN" = "256MiB",
         "Free space below which appends are refused with 507, in bytes, so that checkpoints and trimming still work.",
         "0 to 1TiB",

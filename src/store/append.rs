@@ -77,6 +77,8 @@ pub struct Appender {
     pages_since_checkpoint: u64,
     /// It has been said that the WAL is large, and is not said again until it was small.
     is_wal_large: bool,
+    /// Where checkpoints are another program's: what would grow without end if it did none.
+    watched_wal: Option<PathBuf>,
     indexed: Indexed,
     notes: Notes,
 }
@@ -87,6 +89,7 @@ impl Appender {
         folder: PathBuf,
         page_bytes: u64,
         indexed: Indexed,
+        watched_wal: Option<PathBuf>,
     ) -> Self {
         Self {
             connection,
@@ -94,6 +97,7 @@ impl Appender {
             page_bytes,
             pages_since_checkpoint: 0,
             is_wal_large: false,
+            watched_wal,
             indexed,
             notes: Notes::default(),
         }
@@ -266,7 +270,7 @@ impl Appender {
         self.pages_since_checkpoint = CHECKPOINT_PAGES;
     }
 
-    /// Moves the WAL into the file when enough has gathered.
+    /// Moves the WAL into the file when enough has gathered; or, where that is another program's, sees whether it is done.
     ///
     /// Ours and not SQLite's own, which runs inside COMMIT, before the ack, and hides its I/O errors: a failed fsync of
     /// the file would be forgotten, and the WAL that still held the events overwritten.
@@ -277,15 +281,26 @@ impl Appender {
             return Ok(());
         }
         self.pages_since_checkpoint = 0;
-        let row = sqlx::query("PRAGMA wal_checkpoint(PASSIVE)").fetch_one(&mut self.connection).await?;
-        let (pages, moved): (i64, i64) = (row.try_get(1)?, row.try_get(2)?);
-        let bytes = u64::try_from(pages - moved).unwrap_or(0) * self.page_bytes;
+        let bytes = match &self.watched_wal {
+            Some(wal) => std::fs::metadata(wal).map_or(0, |wal| wal.len()),
+            None => {
+                let row =
+                    sqlx::query("PRAGMA wal_checkpoint(PASSIVE)").fetch_one(&mut self.connection).await?;
+                let (pages, moved): (i64, i64) = (row.try_get(1)?, row.try_get(2)?);
+                u64::try_from(pages - moved).unwrap_or(0) * self.page_bytes
+            }
+        };
         let is_large = bytes > WAL_BYTES_WARNED;
-        if is_large && !self.is_wal_large {
-            tracing::warn!(
+        match &self.watched_wal {
+            _ if !is_large || self.is_wal_large => {}
+            Some(_) => tracing::warn!(
+                bytes,
+                "the WAL is not moved into the file, which EVERTAIL_CHECKPOINTS leaves to another program; start that one"
+            ),
+            None => tracing::warn!(
                 bytes,
                 "the WAL cannot be moved into the file: another program keeps a transaction open"
-            );
+            ),
         }
         self.is_wal_large = is_large;
         Ok(())

@@ -155,3 +155,123 @@ pub enum OpenError {
         source: sqlx::migrate::MigrateError,
     },
 }
+
+/// A file cannot be looked at as a log, or copied. Each display ends with the next step to take.
+#[derive(Debug, thiserror::Error)]
+pub enum InspectError {
+    /// There is no such file.
+    #[error("{path} is not there; name the log file")]
+    Missing {
+        /// The file.
+        path: PathBuf,
+    },
+    /// The system does not let us at it.
+    #[error("{path} cannot be looked at; run as its owner")]
+    Io {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: std::io::Error,
+    },
+    /// A file of somebody else.
+    #[error("{path} is not an Evertail log; name the log file")]
+    NotALog {
+        /// The file.
+        path: PathBuf,
+    },
+    /// Written by another version.
+    #[error(
+        "{path} has log format {format}, this version has {known}; use the evertail that wrote it, or, for an older format, start \
+         this one on it once"
+    )]
+    Format {
+        /// The file.
+        path: PathBuf,
+        /// Its format.
+        format: i64,
+        /// That of this version.
+        known: i64,
+    },
+    /// SQLite cannot read it.
+    #[error("{path} cannot be read as a log; restore a backup that `evertail check` finds sound")]
+    Sqlite {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: StoreError,
+    },
+    /// Someone wrote to it while it was read as nobody's.
+    #[error("{path} changed while it was read; try again")]
+    Changed {
+        /// The file.
+        path: PathBuf,
+    },
+    /// The copy could not be written.
+    #[error("{path} could not be copied to {target}; look for free space there")]
+    Copy {
+        /// The log.
+        path: PathBuf,
+        /// The copy.
+        target: PathBuf,
+        /// Why.
+        #[source]
+        source: StoreError,
+    },
+    /// SQLite takes names of files as text.
+    #[error("{path} is not UTF-8; give another name")]
+    Name {
+        /// The copy.
+        path: PathBuf,
+    },
+}
+
+/// A log was not backed up, or not restored. Each display ends with the next step to take.
+#[derive(Debug, thiserror::Error)]
+pub enum CopyError {
+    /// What is to be copied, or the copy, cannot be read.
+    #[error(transparent)]
+    Inspect(#[from] InspectError),
+    /// The place of a log cannot be taken from its server.
+    #[error(transparent)]
+    Place(#[from] OpenError),
+    /// Something is there already.
+    #[error("{path} is there already; choose another name, or replace it with --force")]
+    Exists {
+        /// The file.
+        path: PathBuf,
+    },
+    /// What is there must not be replaced.
+    #[error("{path} is part of a log that is in use; choose another name")]
+    Taken {
+        /// The file.
+        path: PathBuf,
+    },
+    /// A program has the log open.
+    #[error("another program has {path} open; end it, then restore again")]
+    Open {
+        /// The file.
+        path: PathBuf,
+    },
+    /// The log does not keep its promises, nor does a copy of it.
+    #[error(
+        "{path} is not sound, and no copy was kept: {found}; `evertail check` tells more, and `sqlite3 {path} \"vacuum into \
+         'copy.db'\"` copies it as it is"
+    )]
+    Unsound {
+        /// The log.
+        path: PathBuf,
+        /// The first promise that does not hold.
+        found: String,
+    },
+    /// The file system refuses.
+    #[error("{path} cannot be written; look for free space and permissions there")]
+    Io {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: std::io::Error,
+    },
+}

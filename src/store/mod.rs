@@ -4,7 +4,8 @@
 //!
 //! # Layout
 //! One file in WAL mode; its tables are described in `migrations/`. Beside it lie SQLite's own `-wal` and
-//! `-shm`, and `<file>.lock`, which keeps a second server away and nobody else.
+//! `-shm`, and `<file>.lock`, which keeps a second server away and nobody else. `inspect` looks at such a file from outside,
+//! `copy` makes copies of it and puts them back.
 //!
 //! # Who does what
 //! [`Appender`] owns the one connection that writes: `BEGIN IMMEDIATE`, a few statements, `COMMIT` with
@@ -19,9 +20,11 @@
 
 mod append;
 mod blocks;
+mod copy;
 mod error;
 mod excess;
 mod holds;
+mod inspect;
 mod notes;
 mod open;
 mod origins;
@@ -37,9 +40,11 @@ mod untold;
 mod vacuum;
 
 pub use append::{Appender, IdKey, Known, Origins};
-pub use error::{CommitError, OpenError, StoreError};
+pub use copy::{CopyProgress, Restored, back_up, restore};
+pub use error::{CommitError, CopyError, InspectError, OpenError, StoreError};
 pub use excess::{Excess, Shares};
 pub use holds::{HeldStream, Hold};
+pub use inspect::{Check, Finding, Inspection, LogSummary, Outcome, Progress, Surroundings};
 pub use open::{Opened, StoreSettings, open};
 pub use read::{PageLimits, Store, StoredPage};
 pub use streams::{StreamEnd, StreamSize, StreamTotals};

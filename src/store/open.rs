@@ -2,22 +2,22 @@
 
 use super::blocks::Indexed;
 use super::read::log_state;
-use super::{Appender, LogState, OpenError, Store, StoreError};
+use super::{Appender, CommitError, LogState, OpenError, Store, StoreError};
 use sqlx::migrate::Migrator;
 use sqlx::sqlite::{SqliteConnectOptions, SqlitePoolOptions, SqliteSynchronous};
 use sqlx::{AssertSqlSafe, ConnectOptions, Row, SqliteConnection};
 use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
 use std::io::Write;
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-static MIGRATOR: Migrator = sqlx::migrate!("./migrations");
+pub(super) static MIGRATOR: Migrator = sqlx::migrate!("./migrations");
 
 /// The newest log format this server can write.
-const FORMAT_MAX: i64 = 4;
+pub(super) const FORMAT_MAX: i64 = 5;
 /// `PRAGMA application_id` of a log, which tells it from any other SQLite file: "EvTl".
-const APPLICATION_ID: i64 = 0x4576_546C;
+pub(super) const APPLICATION_ID: i64 = 0x4576_546C;
 /// The first SQLite without the WAL-reset corruption bug. *Source*: <https://www.sqlite.org/wal.html#walresetbug>.
 const SQLITE_VERSION_MIN: (u32, u32, u32) = (3, 51, 3);
 /// *Source*: measured 1.15 to 1.24 times the commits of 1,024 events of the default page of 4,096 bytes.
@@ -34,6 +34,9 @@ pub struct StoreSettings {
     pub read_connections: u32,
     /// How long to wait for another process that holds a lock.
     pub busy_timeout: Duration,
+    /// Whether the WAL is moved into the file by us. Else another program does it, which may keep a transaction open at any
+    /// time so that nobody else does.
+    pub is_checkpointing: bool,
 }
 
 /// A log file, open.
@@ -51,7 +54,8 @@ pub struct Opened {
 
 /// Opens the log, or makes it.
 ///
-/// When this returns, everything readable in the file is on disk: the WAL was moved into it and synced.
+/// When this returns, everything readable in the file is on disk: the WAL was moved into it and synced, or written anew
+/// where checkpoints are another program's.
 ///
 /// *Errors*: each says what to do next.
 pub async fn open(settings: &StoreSettings) -> Result<Opened, OpenError> {
@@ -73,7 +77,7 @@ pub async fn open(settings: &StoreSettings) -> Result<Opened, OpenError> {
     .await
     .map_err(sqlite)?;
     check_pragmas(&mut connection).await?;
-    make_durable(&mut connection, path).await?;
+    make_durable(&mut connection, settings).await?;
     if !is_marked {
         // Before the first table, so that whatever a killed first start leaves behind is known as ours.
         let mark = format!("PRAGMA application_id = {APPLICATION_ID}");
@@ -83,7 +87,7 @@ pub async fn open(settings: &StoreSettings) -> Result<Opened, OpenError> {
         .run_direct(None, &mut connection, false)
         .await
         .map_err(|source| OpenError::Migrate { path: path.to_owned(), source })?;
-    make_durable(&mut connection, path).await?;
+    make_durable(&mut connection, settings).await?;
     let stored = |source: StoreError| OpenError::Sqlite { path: path.to_owned(), source };
     let state = log_state(&mut connection).await.map_err(stored)?;
     let indexed = Indexed::load(&mut connection).await.map_err(stored)?;
@@ -105,7 +109,8 @@ pub async fn open(settings: &StoreSettings) -> Result<Opened, OpenError> {
         check_pragmas(&mut reader).await?;
     }
     let page_bytes = u64::try_from(page_bytes).unwrap_or(u64::from(PAGE_BYTES));
-    let appender = Appender::new(connection, folder(path), page_bytes, indexed.clone());
+    let watched_wal = (!settings.is_checkpointing).then(|| beside(path, "-wal"));
+    let appender = Appender::new(connection, folder(path), page_bytes, indexed.clone(), watched_wal);
     Ok(Opened { store: Store::new(pool, indexed), appender, state, lock })
 }
 
@@ -144,7 +149,7 @@ fn reading(settings: &StoreSettings) -> SqliteConnectOptions {
 }
 
 /// Makes the folder, and makes durable that it is there: what is in a folder that a power cut takes is gone with it.
-fn make_folder(path: &Path) -> Result<(), OpenError> {
+pub(super) fn make_folder(path: &Path) -> Result<(), OpenError> {
     let folder = folder(path);
     let failed = |source| OpenError::Folder { path: folder.clone(), source };
     DirBuilder::new().recursive(true).mode(0o700).create(&folder).map_err(failed)?;
@@ -153,15 +158,25 @@ fn make_folder(path: &Path) -> Result<(), OpenError> {
     File::open(parent).and_then(|parent| parent.sync_all()).map_err(failed)
 }
 
-fn folder(path: &Path) -> PathBuf {
+pub(super) fn folder(path: &Path) -> PathBuf {
     path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new(".")).to_owned()
 }
 
-/// The lock is a file of its own: locking the database itself would meet SQLite's locks and shut `sqlite3` out.
-fn lock(path: &Path) -> Result<File, OpenError> {
+/// How often a start tries the lock, and for how long it rests in between: whoever looks whether a server has the file
+/// holds it for a moment.
+const LOCK_TRIES: u32 = 5;
+const LOCK_REST: Duration = Duration::from_millis(10);
+
+/// A file beside this one, of the same name and what is added.
+pub(super) fn beside(path: &Path, suffix: &str) -> PathBuf {
     let mut name = path.as_os_str().to_owned();
-    name.push(".lock");
-    let lock_path = PathBuf::from(name);
+    name.push(suffix);
+    PathBuf::from(name)
+}
+
+/// The lock is a file of its own: locking the database itself would meet SQLite's locks and shut `sqlite3` out.
+pub(super) fn lock(path: &Path) -> Result<File, OpenError> {
+    let lock_path = beside(path, ".lock");
     let failed = |source| OpenError::Folder { path: lock_path.clone(), source };
     let mut file = OpenOptions::new()
         .read(true)
@@ -171,18 +186,42 @@ fn lock(path: &Path) -> Result<File, OpenError> {
         .mode(0o600)
         .open(&lock_path)
         .map_err(failed)?;
-    match file.try_lock() {
+    let mut locked = file.try_lock();
+    for _ in 1..LOCK_TRIES {
+        if matches!(locked, Err(TryLockError::WouldBlock)) {
+            std::thread::sleep(LOCK_REST);
+            locked = file.try_lock();
+        }
+    }
+    match locked {
         Ok(()) => {}
         Err(TryLockError::WouldBlock) => {
-            let holder = fs::read_to_string(&lock_path).unwrap_or_default();
-            let holder =
-                holder.trim().parse::<u32>().map_or(String::new(), |pid| format!(" (process {pid})"));
-            return Err(OpenError::InUse { path: path.to_owned(), holder });
+            return Err(OpenError::InUse { path: path.to_owned(), holder: holder_name(&lock_path) });
         }
         Err(TryLockError::Error(source)) => return Err(failed(source)),
     }
     file.set_len(0).and_then(|()| writeln!(file, "{}", std::process::id())).map_err(failed)?;
     Ok(file)
+}
+
+/// The server that has the file: ` (process 123)`, or nothing where that is not told. Changes nothing.
+pub(super) fn holder(path: &Path) -> std::io::Result<Option<String>> {
+    let lock_path = beside(path, ".lock");
+    let lock = match File::open(&lock_path) {
+        Ok(lock) => lock,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(error),
+    };
+    match lock.try_lock_shared() {
+        Ok(()) => Ok(None),
+        Err(TryLockError::WouldBlock) => Ok(Some(holder_name(&lock_path))),
+        Err(TryLockError::Error(error)) => Err(error),
+    }
+}
+
+fn holder_name(lock_path: &Path) -> String {
+    let holder = fs::read_to_string(lock_path).unwrap_or_default();
+    holder.trim().parse::<u32>().map_or(String::new(), |pid| format!(" (process {pid})"))
 }
 
 /// Makes the file with mode 0600, which SQLite then gives its companions too. Never opens one that exists: closing any
@@ -197,7 +236,9 @@ fn make_file(path: &Path) -> Result<(), OpenError> {
         .map_err(|source| OpenError::Folder { path: path.to_owned(), source })
 }
 
-async fn check_version(connection: &mut SqliteConnection) -> Result<Result<(), OpenError>, sqlx::Error> {
+pub(super) async fn check_version(
+    connection: &mut SqliteConnection,
+) -> Result<Result<(), OpenError>, sqlx::Error> {
     let version: String = sqlx::query_scalar("SELECT sqlite_version()").fetch_one(connection).await?;
     let mut parts = version.split('.').map(|part| part.parse().unwrap_or(0));
     let mut next = || parts.next().unwrap_or(0);
@@ -247,10 +288,53 @@ async fn check_pragmas(connection: &mut SqliteConnection) -> Result<(), OpenErro
 
 /// Moves all of the WAL into the file and syncs both, so that nothing is shown that a power cut could take back, even
 /// if a killed server had written it and not yet synced, or had been told of an I/O error.
-async fn make_durable(connection: &mut SqliteConnection, path: &Path) -> Result<(), OpenError> {
+async fn make_durable(connection: &mut SqliteConnection, settings: &StoreSettings) -> Result<(), OpenError> {
+    let path = settings.file.as_path();
+    if !settings.is_checkpointing {
+        return write_wal_anew(connection, path).await;
+    }
     let busy: i64 = sqlx::query_scalar("PRAGMA wal_checkpoint(TRUNCATE)")
         .fetch_one(connection)
         .await
         .map_err(|source| OpenError::Sqlite { path: path.to_owned(), source: source.into() })?;
     if busy != 0 { Err(OpenError::Busy { path: path.to_owned() }) } else { Ok(()) }
+}
+
+/// The same where the WAL stays where it is: each byte of it is written over itself, and synced. A sync alone would not do.
+/// After one that failed, what did not get to the disk may count as clean, and the next sync leaves it out.
+///
+/// Under the write lock, so that nobody appends to the WAL or begins it anew meanwhile; whoever reads it or moves it into the
+/// file reads the same bytes as before.
+async fn write_wal_anew(connection: &mut SqliteConnection, path: &Path) -> Result<(), OpenError> {
+    let sqlite = |source: sqlx::Error| OpenError::Sqlite { path: path.to_owned(), source: source.into() };
+    if let Err(error) = sqlx::query("BEGIN IMMEDIATE").execute(&mut *connection).await {
+        return Err(match CommitError::from(error) {
+            CommitError::Busy => OpenError::Busy { path: path.to_owned() },
+            CommitError::Failed(source) => OpenError::Sqlite { path: path.to_owned(), source },
+            error => OpenError::Folder { path: path.to_owned(), source: std::io::Error::other(error) },
+        });
+    }
+    let wal = beside(path, "-wal");
+    let written = tokio::task::spawn_blocking(move || write_anew(&wal)).await;
+    let written = written.map_err(std::io::Error::other).and_then(|written| written);
+    sqlx::query("ROLLBACK").execute(connection).await.map_err(sqlite)?;
+    written.map_err(|source| OpenError::Folder { path: beside(path, "-wal"), source })
+}
+
+fn write_anew(wal: &Path) -> std::io::Result<()> {
+    let file = match OpenOptions::new().read(true).write(true).open(wal) {
+        Ok(file) => file,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),
+        Err(error) => return Err(error),
+    };
+    let mut buffer = vec![0; 1 << 20];
+    let mut at = 0;
+    loop {
+        let read = file.read_at(&mut buffer, at)?;
+        if read == 0 {
+            return file.sync_all();
+        }
+        file.write_all_at(&buffer[..read], at)?;
+        at += read as u64;
+    }
 }

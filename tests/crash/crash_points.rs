@@ -1,11 +1,14 @@
 //! kill -9 at one exact system call after the other: every write, sync and cut of a first start, of a commit, of a
-//! checkpoint. Chance reaches these moments seldom, strace reaches each.
+//! checkpoint, and of a restore. Chance reaches these moments seldom, strace reaches each.
 
+use crate::cli;
 use crate::load::{self, Answer, Request};
-use crate::server::{Launch, Place, Server, complain, until};
+use crate::server::{Launch, Place, Server, complain, evertail, until};
 use crate::table::{assert_ordered, assert_sound, rows};
 use crate::trace::{missing_strace, strace};
+use std::fs;
 use std::path::Path;
+use std::process::Stdio;
 
 /// The calls that change what is on the disk.
 const CALLS: [&str; 4] = ["pwrite64", "fsync", "ftruncate", "unlink"];
@@ -98,6 +101,64 @@ async fn a_commit_that_is_killed_anywhere_is_there_whole_or_not_at_all() {
     complain(&format!(
         "{points} crash points of a start, two commits and what the next start does with them"
     ));
+    assert!(points > 20, "{points}");
+}
+
+/// What was in the WAL when it began is in it, or in the file that is kept.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_restore_that_is_killed_anywhere_leaves_the_log_as_it_was_or_the_backup() {
+    if let Some(reason) = missing_strace() {
+        return complain(&format!("SKIPPED crash_points: {reason}"));
+    }
+    // Two batches; the second came after the backup, and is still in the WAL.
+    let model = Place::new();
+    let mut server = Launch::new(&model.file()).start().await;
+    assert!(post_batch(&server.base).await);
+    let restore = ["restore", "copy.db", "--file", "log.db"];
+    let made = cli::run(&model, &server.base, &["backup", "copy.db", "--file", "log.db"], "").await;
+    assert!(made.status.success(), "{made:?}");
+    assert!(post_batch(&server.base).await);
+    server.kill();
+
+    let mut points = 0;
+    for call in ["pwrite64", "fsync", "ftruncate", "unlink", "linkat", "rename"] {
+        for when in 1..=POINTS_MAX {
+            let place = Place::new();
+            for name in ["log.db", "log.db-wal", "copy.db"] {
+                fs::copy(model.folder().join(name), place.folder().join(name)).unwrap();
+            }
+            let inject = format!("inject={call}:signal=SIGKILL:when={when}");
+            let trace = format!("trace={call}");
+            let mut command =
+                evertail(&strace(Path::new("/dev/null"), &["-e", &trace, "-e", &inject]), place.folder());
+            command.args(restore).stdout(Stdio::null()).stderr(Stdio::null());
+            let mut running = cli::Running(command.spawn().unwrap());
+            let is_done = running.ended().await.success();
+            points += 1;
+            // What is there starts, whichever it is.
+            drop(Launch::new(&place.file()).start().await);
+            let there = rows(&place.file(), 0).await.len();
+            let mut kept = Vec::new();
+            for entry in fs::read_dir(place.folder()).unwrap() {
+                let path = entry.unwrap().path();
+                let name = path.file_name().unwrap().to_str().unwrap();
+                if name.contains(".before-") && !name.ends_with("-wal") && !name.ends_with("-shm") {
+                    kept.push(rows(&path, 0).await.len());
+                }
+            }
+            let is_backup = there == BATCH && kept == [2 * BATCH];
+            let is_as_it_was = there == 2 * BATCH;
+            assert!(
+                if is_done { is_backup } else { is_backup || is_as_it_was },
+                "killed at {call} {when}: {there} events, kept {kept:?}"
+            );
+            if is_done {
+                break;
+            }
+            assert!(when < POINTS_MAX, "it is killed without end");
+        }
+    }
+    complain(&format!("{points} crash points of a restore"));
     assert!(points > 20, "{points}");
 }
 

@@ -4,7 +4,9 @@
 use crate::load::{self, Answer, Request};
 use crate::server::{Launch, Place, Server, complain, in_time};
 use crate::table::rows;
-use crate::trace::{Call, first_told, mark, missing_strace, parse, prove, strace, syncs, writes};
+use crate::trace::{
+    Call, first_told, head_writes, mark, missing_strace, parse, prove, strace, syncs, writes,
+};
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
@@ -63,20 +65,7 @@ async fn what_a_killed_server_left_unsynced_is_made_durable_before_it_is_shown()
     }
     let place = Place::new();
     let out = place.folder().join("trace");
-    drop(Launch::new(&place.file()).start().await);
-    let kill = strace(&out, &["-e", "trace=fsync", "-e", "inject=fsync:signal=SIGKILL:when=12"]);
-    let mut server = Launch::new(&place.file()).under(kill).start().await;
-    let http = crate::load::http_client();
-    let mut posted = 0;
-    while let Answer::Acked { .. } = request(&[posted]).send(&http, &server.base).await {
-        posted += 1;
-        assert!(posted < 100, "acks without fsyncs");
-    }
-    assert!(posted > 0 && !server.ended().await.success());
-
-    let mut server = Launch::new(&place.file()).under(strace(&out, &["-e", CALLS])).start().await;
-    let page = load::page(&server.base, "last=1").await;
-    assert_eq!(page[0].id, Some(mark(posted)), "the event that was not acked is in the page cache");
+    let (mut server, posted) = restarted_with_unsynced(&Launch::new(&place.file()), &out).await;
     let calls = end(&mut server, &out).await;
     let told = first_told(&calls).unwrap();
     let written = writes(&calls, &place.file()).into_iter().min().expect("the WAL is moved into the file");
@@ -86,6 +75,46 @@ async fn what_a_killed_server_left_unsynced_is_made_durable_before_it_is_shown()
     let is_synced = syncs(&calls, &place.file()).iter().any(|end| moved < *end && *end < told);
     assert!(is_synced, "the file is synced before anything of it is shown");
     assert_eq!(rows(&place.file(), 0).await.len(), posted + 1);
+}
+
+/// The same where the WAL stays where it is, since checkpoints are another program's.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_left_unsynced_in_a_wal_that_is_not_ours_to_move_is_written_anew_before_it_is_shown() {
+    if let Some(reason) = missing_strace() {
+        return complain(&format!("SKIPPED fsync_before_ack: {reason}"));
+    }
+    let place = Place::new();
+    let out = place.folder().join("trace");
+    let launch = Launch::new(&place.file()).with("EVERTAIL_CHECKPOINTS", "external");
+    let (mut server, posted) = restarted_with_unsynced(&launch, &out).await;
+    let calls = end(&mut server, &out).await;
+    let told = first_told(&calls).unwrap();
+    let moved = writes(&calls, &place.file()).into_iter().filter(|line| *line < told).count();
+    assert_eq!(moved, 0, "nothing is moved into the file");
+    let written = head_writes(&calls, &wal(&place)).into_iter().min().expect("the WAL is written anew");
+    let is_synced = syncs(&calls, &wal(&place)).iter().any(|end| written < *end && *end < told);
+    assert!(is_synced, "the WAL is synced before anything of it is shown");
+    assert_eq!(rows(&place.file(), 0).await.len(), posted + 1);
+}
+
+/// A server after one that was killed between a write and its fsync, traced; and the number of the event that only the page
+/// cache has, which it has shown.
+async fn restarted_with_unsynced(launch: &Launch, out: &Path) -> (Server, usize) {
+    drop(launch.start().await);
+    let kill = strace(out, &["-e", "trace=fsync", "-e", "inject=fsync:signal=SIGKILL:when=12"]);
+    let mut server = launch.clone().under(kill).start().await;
+    let http = crate::load::http_client();
+    let mut posted = 0;
+    while let Answer::Acked { .. } = request(&[posted]).send(&http, &server.base).await {
+        posted += 1;
+        assert!(posted < 100, "acks without fsyncs");
+    }
+    assert!(posted > 0 && !server.ended().await.success());
+
+    let server = launch.clone().under(strace(out, &["-e", CALLS])).start().await;
+    let page = load::page(&server.base, "last=1").await;
+    assert_eq!(page[0].id, Some(mark(posted)), "the event that was not acked is in the page cache");
+    (server, posted)
 }
 
 fn wal(place: &Place) -> PathBuf {

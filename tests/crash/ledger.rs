@@ -95,6 +95,11 @@ impl Ledger {
         self.told().acks.len()
     }
 
+    /// The seqs of all that is acked by now.
+    pub(crate) fn acked(&self) -> Vec<u64> {
+        self.told().acks.keys().copied().collect()
+    }
+
     /// One of the acked events that have an id.
     pub(crate) fn any_acked(&self) -> Option<Posted> {
         let told = self.told();

@@ -15,6 +15,8 @@
 //! | `admin` | `evertail trim` and `evertail hold`, also across a kill -9 |
 //! | `auth` | the first token, the client commands with one, and that no log holds a credential or a payload |
 //! | `transfer` | `evertail export` and `evertail import`: the same events in the same order |
+//! | `copies` | `evertail backup`, `restore`, `check` and `doctor` beside a server at work |
+//! | `queries` | the queries of `docs/sqlite.md`, each with the system's `sqlite3` |
 //! | `https` | the server with a certificate, and the client commands over it |
 //! | `hostile` | thousands that are silent, slow or deaf at once cost memory within bounds and nobody a place; log lines are not forged |
 //! | `herd` | thousands of readers that lose their server together come back spread, and miss nothing |
@@ -30,6 +32,7 @@ mod admin;
 mod auth;
 mod cli;
 mod closing;
+mod copies;
 mod crash_points;
 mod crowd;
 mod descriptors;
@@ -44,6 +47,7 @@ mod io_error;
 mod kill_nine;
 mod ledger;
 mod load;
+mod queries;
 mod reader;
 mod refused_starts;
 mod server;

@@ -237,6 +237,14 @@ pub(crate) fn writes(calls: &[Call], file: &Path) -> Vec<usize> {
     writes.map(|call| call.began).collect()
 }
 
+/// The lines on which the head of this WAL was written: with its first frames, or when all of it is written anew.
+pub(crate) fn head_writes(calls: &[Call], wal: &Path) -> Vec<usize> {
+    let wal = wal.to_str().unwrap();
+    let writes = calls.iter().filter(|call| call.name == "pwrite64" && call.target() == wal);
+    // Both byte orders of the checksums begin so.
+    writes.filter(|call| call.bytes().starts_with(&[0x37, 0x7f, 0x06])).map(|call| call.began).collect()
+}
+
 fn marks(bytes: &[u8]) -> BTreeSet<String> {
     let length = MARK.len() + MARK_DIGITS;
     let found = bytes.windows(length).filter(|word| {

@@ -68,7 +68,12 @@ impl Settings {
     fn of(file: PathBuf) -> Self {
         Self {
             log: LogSettings {
-                store: StoreSettings { file, read_connections: 2, busy_timeout: Duration::from_secs(5) },
+                store: StoreSettings {
+                    file,
+                    read_connections: 2,
+                    busy_timeout: Duration::from_secs(5),
+                    is_checkpointing: true,
+                },
                 queue_requests_max: 4096,
                 queue_bytes_max: 64 << 20,
                 window_bytes_max: 1 << 20,

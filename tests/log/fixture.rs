@@ -5,7 +5,7 @@ use evertail::event::{
 };
 use evertail::frames::Format;
 use evertail::log::{Append, AppendError, Bounds, Log, LogSettings, LogTask, Reader, ReaderOptions};
-use evertail::store::StoreSettings;
+use evertail::store::{Finding, Inspection, Outcome, StoreSettings, Surroundings};
 use futures_util::FutureExt;
 use sqlx::sqlite::{SqliteConnectOptions, SqliteRow};
 use sqlx::{ConnectOptions, Row, SqliteConnection};
@@ -38,6 +38,7 @@ impl Place {
                 file: self.file(),
                 read_connections: 2,
                 busy_timeout: Duration::from_secs(HANG_SECONDS),
+                is_checkpointing: true,
             },
             queue_requests_max: 256,
             queue_bytes_max: 64 << 20,
@@ -72,6 +73,23 @@ pub(crate) async fn close(log: Log, mut task: LogTask) {
     log.close().await;
     drop(log);
     in_time(task.wait()).await.expect("the writer ends well");
+}
+
+/// What a check of a file finds, and after it what a diagnosis of the same file does.
+pub(crate) async fn inspect(file: &Path) -> (Vec<Finding>, Vec<Finding>) {
+    let mut inspection = Inspection::open(file).await.expect("it is a log");
+    let checked = inspection.check(&mut |_| ()).await.expect("it is readable");
+    let surroundings = Surroundings { disk_free_bytes_min: 0, now: Timestamp::now() };
+    let diagnosed = inspection.diagnose(&surroundings).await.expect("it is readable");
+    inspection.close().await.expect("nothing is under way");
+    (checked, diagnosed)
+}
+
+/// The file keeps what a log promises, as far as looking at all of it can tell.
+pub(crate) async fn assert_sound(file: &Path) {
+    let (checked, diagnosed) = inspect(file).await;
+    let wrong = checked.iter().chain(&diagnosed).find(|finding| finding.outcome == Outcome::Problem);
+    assert_eq!(wrong, None);
 }
 
 /// Fails a test that would wait for ever.

@@ -1,10 +1,12 @@
 //! The log at its boundary: what it promises to whoever appends, reads, or opens its file with other tools.
 
 mod append;
+mod checkpoints;
 mod closing;
 mod fixture;
 mod foreign;
 mod ids;
+mod inspecting;
 mod opening;
 mod protection;
 mod reading;

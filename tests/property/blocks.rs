@@ -2,7 +2,9 @@
 //! block, a reader is given what a look at every event gives.
 
 use crate::cases;
-use crate::fixture::{Place, append, close, content, event_type, in_time, open, other_process, shown};
+use crate::fixture::{
+    Place, append, assert_sound, close, content, event_type, in_time, open, other_process, shown,
+};
 use evertail::event::{Pattern, Selection, Seq};
 use evertail::frames::Format;
 use evertail::log::{From, Log, ReaderOptions, Step, TrimRequest};
@@ -225,6 +227,7 @@ proptest! {
                 sqlx::query_scalar("SELECT min(block) FROM blocks").fetch_one(&mut other).await.expect("readable");
             assert!(oldest.is_none_or(|block| block as Seq >= through / BLOCK), "{oldest:?} is trimmed whole");
             close(log, task).await;
+            assert_sound(&place.file()).await;
         });
     }
 }

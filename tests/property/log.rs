@@ -3,7 +3,7 @@
 //! before it got there is told; the table is the model.
 
 use crate::cases;
-use crate::fixture::{Place, close, in_time, open, other_process, shown};
+use crate::fixture::{Place, assert_sound, close, in_time, open, other_process, shown};
 use crate::model::{Fate, Model, ModelReader, STREAMS, Sketch, TYPES};
 use evertail::event::{Content, Event, Pattern, Selection, Seq, StreamName, Timestamp};
 use evertail::frames::Format;
@@ -488,6 +488,7 @@ impl Run {
         }
         self.readers.clear();
         close(self.log, self.task.expect("the log is open")).await;
+        assert_sound(&self.place.file()).await;
         self.other.close().await.expect("nothing is under way");
     }
 }
