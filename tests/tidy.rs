@@ -13,19 +13,20 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 /// What each module at the root of `src` may import of the others.
-const LAYERS: [(&str, &[&str]); 13] = [
+const LAYERS: [(&str, &[&str]); 14] = [
     ("event", &[]),
     ("sse", &[]),
     ("config", &["event"]),
+    ("metrics", &[]),
     ("wire", &["event"]),
     ("frames", &["event", "sse", "wire"]),
     ("store", &["event"]),
-    ("log", &["event", "frames", "store", "wire"]),
+    ("log", &["event", "frames", "metrics", "store", "wire"]),
     ("auth", &["event", "log", "wire"]),
-    ("http", &["auth", "config", "event", "frames", "log", "sse", "wire"]),
+    ("http", &["auth", "config", "event", "frames", "log", "metrics", "sse", "wire"]),
     ("client", &["sse", "wire"]),
     ("bench", &[]),
-    ("cli", &["auth", "bench", "client", "config", "event", "http", "log", "store", "wire"]),
+    ("cli", &["auth", "bench", "client", "config", "event", "http", "log", "metrics", "store", "wire"]),
     ("lib", &[]),
 ];
 

@@ -15,15 +15,15 @@ use super::blocks::Indexed;
 use super::notes::Notes;
 use super::read::{from_sql, log_state, to_sql};
 use super::shape::Shape;
-use super::{CommitError, LogState, StoreError, row};
+use super::{CommitError, Disk, LogState, StoreError, row};
 use crate::event::{Content, Event, Origin, Seq, StreamName};
 use futures_util::TryStreamExt;
 use sqlx::query::Query;
 use sqlx::sqlite::{Sqlite, SqliteArguments};
-use sqlx::{AssertSqlSafe, Connection, QueryBuilder, Row, SqliteConnection};
+use sqlx::{AssertSqlSafe, Connection, Executor, QueryBuilder, Row, SqliteConnection};
 use std::collections::HashMap;
-use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 /// Pages in the WAL that make a checkpoint due.
 ///
@@ -72,7 +72,7 @@ pub enum Known {
 #[derive(Debug)]
 pub struct Appender {
     connection: SqliteConnection,
-    folder: PathBuf,
+    disk: Disk,
     page_bytes: u64,
     pages_since_checkpoint: u64,
     /// It has been said that the WAL is large, and is not said again until it was small.
@@ -82,15 +82,10 @@ pub struct Appender {
 }
 
 impl Appender {
-    pub(super) fn new(
-        connection: SqliteConnection,
-        folder: PathBuf,
-        page_bytes: u64,
-        indexed: Indexed,
-    ) -> Self {
+    pub(super) fn new(connection: SqliteConnection, disk: Disk, page_bytes: u64, indexed: Indexed) -> Self {
         Self {
             connection,
-            folder,
+            disk,
             page_bytes,
             pages_since_checkpoint: 0,
             is_wal_large: false,
@@ -128,11 +123,16 @@ impl Appender {
         }
     }
 
-    /// Commits these events as one durable transaction. They are new, in order, and continue the log.
+    /// Commits these events as one durable transaction. They are new, in order, and continue the log. Returns how long COMMIT
+    /// itself took, its fsync included; nothing where there was nothing to commit.
     ///
     /// *Errors*: see [`CommitError`]; only after [`CommitError::Failed`] may they be stored all the same.
     /// *Cancel safety*: none; the writer task never drops it.
-    pub async fn append(&mut self, events: &[Event], origins: Origins<'_>) -> Result<(), CommitError> {
+    pub async fn append(
+        &mut self,
+        events: &[Event],
+        origins: Origins<'_>,
+    ) -> Result<Option<Duration>, CommitError> {
         self.execute(events, origins, true).await
     }
 
@@ -144,8 +144,12 @@ impl Appender {
         }
     }
 
-    /// Commits these events under the lock, and releases it.
-    pub async fn append_locked(&mut self, events: &[Event], origins: Origins<'_>) -> Result<(), CommitError> {
+    /// Commits these events under the lock, and releases it. Returns what [`Appender::append`] does.
+    pub async fn append_locked(
+        &mut self,
+        events: &[Event],
+        origins: Origins<'_>,
+    ) -> Result<Option<Duration>, CommitError> {
         self.execute(events, origins, false).await
     }
 
@@ -171,22 +175,21 @@ impl Appender {
         events: &[Event],
         origins: Origins<'_>,
         is_begin: bool,
-    ) -> Result<(), CommitError> {
+    ) -> Result<Option<Duration>, CommitError> {
         if events.is_empty() {
-            return if is_begin { Ok(()) } else { self.unlock().await };
+            return if is_begin { Ok(None) } else { self.unlock().await.map(|()| None) };
         }
         if cfg!(feature = "without-storage") {
-            return Ok(());
+            return Ok(None);
         }
         let shape = Shape::of(events, origins, is_begin);
         let arguments = shape.arguments(events).map_err(|error| CommitError::Failed(error.into()))?;
-        let result =
-            sqlx::query_with(AssertSqlSafe(shape.sql()), arguments).execute(&mut self.connection).await;
-        match result {
-            Ok(_) => {
+        let query = sqlx::query_with(AssertSqlSafe(shape.sql()), arguments);
+        match last_statement(&mut self.connection, query).await {
+            Ok(took) => {
                 self.count_pages(events);
                 self.notes.add(events);
-                Ok(())
+                Ok(took)
             }
             Err(error) => Err(self.roll_back(error.into()).await),
         }
@@ -266,15 +269,15 @@ impl Appender {
         self.pages_since_checkpoint = CHECKPOINT_PAGES;
     }
 
-    /// Moves the WAL into the file when enough has gathered.
+    /// Moves the WAL into the file when enough has gathered, and says whether it has.
     ///
     /// Ours and not SQLite's own, which runs inside COMMIT, before the ack, and hides its I/O errors: a failed fsync of
     /// the file would be forgotten, and the WAL that still held the events overwritten.
     ///
     /// *Errors*: [`CommitError::Full`] and [`CommitError::Busy`] lose nothing, the WAL just keeps growing.
-    pub async fn checkpoint_if_due(&mut self) -> Result<(), CommitError> {
+    pub async fn checkpoint_if_due(&mut self) -> Result<bool, CommitError> {
         if self.pages_since_checkpoint < CHECKPOINT_PAGES {
-            return Ok(());
+            return Ok(false);
         }
         self.pages_since_checkpoint = 0;
         let row = sqlx::query("PRAGMA wal_checkpoint(PASSIVE)").fetch_one(&mut self.connection).await?;
@@ -288,17 +291,34 @@ impl Appender {
             );
         }
         self.is_wal_large = is_large;
-        Ok(())
+        Ok(true)
     }
 
     /// What an unprivileged process may still write to the file's disk. *Units*: bytes. `None` when it cannot be told.
     pub fn free_bytes(&self) -> Option<u64> {
-        let disk = rustix::fs::statvfs(&self.folder).ok()?;
-        Some(disk.f_bavail.saturating_mul(disk.f_frsize))
+        self.disk.free_bytes()
     }
 
     /// Closes the connection; SQLite moves the rest of the WAL into the file.
     pub async fn close(self) -> Result<(), StoreError> {
         Ok(self.connection.close().await?)
     }
+}
+
+/// Runs the statements of a query, and says how long the last of them took.
+///
+/// SQLite's thread tells of each when it is done and goes on at once, so what passes between the last two messages is the last
+/// statement: COMMIT, whose fsync is most of it. There is no other way to see it without a VFS of our own, which is unsafe code.
+async fn last_statement(
+    connection: &mut SqliteConnection,
+    query: Query<'_, Sqlite, SqliteArguments>,
+) -> Result<Option<Duration>, sqlx::Error> {
+    let mut statements = connection.execute_many(query);
+    let (mut took, mut before) = (None, None::<Instant>);
+    while statements.try_next().await?.is_some() {
+        let done = Instant::now();
+        took = before.map(|before| done - before);
+        before = Some(done);
+    }
+    Ok(took)
 }

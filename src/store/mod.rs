@@ -19,6 +19,7 @@
 
 mod append;
 mod blocks;
+mod disk;
 mod error;
 mod excess;
 mod holds;
@@ -37,6 +38,7 @@ mod untold;
 mod vacuum;
 
 pub use append::{Appender, IdKey, Known, Origins};
+pub use disk::Disk;
 pub use error::{CommitError, OpenError, StoreError};
 pub use excess::{Excess, Shares};
 pub use holds::{HeldStream, Hold};

@@ -2,7 +2,7 @@
 
 use super::blocks::Indexed;
 use super::read::log_state;
-use super::{Appender, LogState, OpenError, Store, StoreError};
+use super::{Appender, Disk, LogState, OpenError, Store, StoreError};
 use sqlx::migrate::Migrator;
 use sqlx::sqlite::{SqliteConnectOptions, SqlitePoolOptions, SqliteSynchronous};
 use sqlx::{AssertSqlSafe, ConnectOptions, Row, SqliteConnection};
@@ -45,6 +45,8 @@ pub struct Opened {
     pub appender: Appender,
     /// The log as it is, all of it durable.
     pub state: LogState,
+    /// Where it lies.
+    pub disk: Disk,
     /// Keeps other servers away while it lives.
     pub lock: File,
 }
@@ -105,8 +107,9 @@ pub async fn open(settings: &StoreSettings) -> Result<Opened, OpenError> {
         check_pragmas(&mut reader).await?;
     }
     let page_bytes = u64::try_from(page_bytes).unwrap_or(u64::from(PAGE_BYTES));
-    let appender = Appender::new(connection, folder(path), page_bytes, indexed.clone());
-    Ok(Opened { store: Store::new(pool, indexed), appender, state, lock })
+    let disk = Disk::new(path, folder(path));
+    let appender = Appender::new(connection, disk.clone(), page_bytes, indexed.clone());
+    Ok(Opened { store: Store::new(pool, indexed), appender, state, disk, lock })
 }
 
 /// What both kinds of connection have in common. Every pragma is set by name, defaults too.
