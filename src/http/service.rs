@@ -278,8 +278,11 @@ impl Service {
         if is_event_source && !access.is_reader() {
             return Ok(event_stream::refuse(app, access::reason(Refused::Missing)));
         }
-        if admin::is_route(path) || path == metrics::PATH {
+        if admin::is_route(path) {
             access.check_admin()?;
+        }
+        if path == metrics::PATH {
+            access.check_metrics()?;
         }
         let mut caller = caller.clone();
         if let Some((_, identity)) = access.known() {

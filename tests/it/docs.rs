@@ -117,7 +117,7 @@ async fn the_curl_lines_on_credentials_do_what_they_say() {
     .await;
     let token = async |append: &[&str], read: &[&str], admin| {
         let patterns = |texts: &[&str]| Grants::patterns(texts.iter().copied()).unwrap().into();
-        let grants = Grants { append: patterns(append), read: patterns(read), admin };
+        let grants = Grants { append: patterns(append), read: patterns(read), admin, metrics: false };
         let (secret, token) = TokenDraft { name: "t".into(), grants, expires_at: None }.make().unwrap();
         let token = server.log.create_token(token).await.unwrap();
         evertail::auth::shown(&token, Some(&secret))
