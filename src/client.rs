@@ -273,6 +273,19 @@ impl Client {
         answer(&url, self.request(Method::DELETE, &url).send().await).await
     }
 
+    /// Where the metrics are.
+    pub fn metrics_url(&self) -> String {
+        format!("{}/metrics", self.base)
+    }
+
+    /// The metrics, as text for Prometheus.
+    ///
+    /// *Errors*: the server refuses, or does not answer. *Cancel safety*: safe.
+    pub async fn metrics(&self) -> Result<String, ClientError> {
+        let url = self.metrics_url();
+        answer(&url, self.request(Method::GET, &url).send().await).await
+    }
+
     fn hold_url(&self, stream: &str, name: &str) -> String {
         let part = |text| utf8_percent_encode(text, NON_ALPHANUMERIC);
         format!("{}/admin/holds/{}/{}", self.base, part(stream), part(name))
