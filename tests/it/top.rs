@@ -4,8 +4,8 @@ use crate::server::{Server, within};
 use evertail::auth::{AuthSettings, Grants, TokenDraft};
 use serde_json::Value;
 use std::process::{Output, Stdio};
-use tokio::io::{AsyncBufReadExt, AsyncReadExt, BufReader};
-use tokio::process::Command;
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, BufReader, Lines};
+use tokio::process::{ChildStdout, Command};
 
 /// The command, free of this process's own variables.
 fn top(server: &Server, arguments: &[&str]) -> Command {
@@ -53,27 +53,31 @@ async fn lines_of_json_have_rates_of_what_came_in_between() {
     let server = Server::start().await;
     let mut child = top(&server, &[]).spawn().unwrap();
     let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
-    loop {
-        server.append("a", r#"[{"data":1},{"data":2}]"#).await;
-        let line = within("a line", lines.next_line()).await.unwrap().expect("it goes on");
-        let figures: Value = serde_json::from_str(&line).unwrap();
-        assert_eq!((figures["is_open"].as_bool(), figures["version"].as_str().is_some()), (Some(true), true));
-        if figures["events_per_second"].as_f64().unwrap() > 0.0 {
-            assert!(figures["ack_p99_seconds"].as_f64() >= figures["ack_p50_seconds"].as_f64());
-            assert!(figures["fsync_p50_seconds"].as_f64().unwrap() > 0.0);
-            assert_eq!(figures["events_per_batch"], 2.0);
-            break;
+    let next = async |lines: &mut Lines<BufReader<ChildStdout>>| -> Value {
+        let line = lines.next_line().await.unwrap().expect("it goes on");
+        serde_json::from_str(&line).unwrap()
+    };
+    let figures = within("a rate", async {
+        loop {
+            server.append("a", r#"[{"data":1},{"data":2}]"#).await;
+            let figures = next(&mut lines).await;
+            if figures["events_per_second"].as_f64().unwrap() > 0.0 {
+                return figures;
+            }
         }
-    }
+    })
+    .await;
+    assert_eq!((figures["is_open"].as_bool(), figures["version"].as_str().is_some()), (Some(true), true));
+    assert!(figures["ack_p99_seconds"].as_f64() >= figures["ack_p50_seconds"].as_f64());
+    assert!(figures["fsync_p50_seconds"].as_f64().unwrap() > 0.0);
+    assert_eq!(figures["events_per_batch"], 2.0);
     let refused = server.post("/api/v1/a", "application/json", "{").send();
     assert_eq!(within("a refusal", refused).await.unwrap().status(), 400);
-    loop {
-        let line = within("a line", lines.next_line()).await.unwrap().expect("it goes on");
-        let figures: Value = serde_json::from_str(&line).unwrap();
-        if figures["refusals_per_second"]["json_invalid"].as_f64().is_some_and(|rate| rate > 0.0) {
-            return;
-        }
-    }
+    let refused = async {
+        let rate = |figures: Value| figures["refusals_per_second"]["json_invalid"].as_f64();
+        while rate(next(&mut lines).await).is_none_or(|rate| rate <= 0.0) {}
+    };
+    within("it is told", refused).await;
 }
 
 #[tokio::test]
