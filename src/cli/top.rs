@@ -11,6 +11,7 @@ use clap::{Arg, ArgAction, ArgMatches, Command};
 use console::Term;
 use figures::{Figures, Scrape};
 use std::io;
+use std::pin::pin;
 use std::time::Duration;
 use tokio::signal::ctrl_c;
 use tokio::time::{MissedTickBehavior, interval};
@@ -45,10 +46,12 @@ pub(super) async fn run(matches: &ArgMatches) -> Result<Exit, Failure> {
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut screen = (!is_once && !is_json).then(Screen::begin).transpose()?;
     let mut before: Option<Scrape> = None;
+    // One for all looks: a signal between two that were made for one look each would be lost.
+    let mut interrupted = pin!(ctrl_c());
     loop {
         let looked = tokio::select! {
             looked = async { ticks.tick().await; look(&client).await } => looked,
-            _ = ctrl_c() => return Ok(Exit::Interrupted),
+            _ = &mut interrupted => return Ok(Exit::Interrupted),
         };
         let scrape = match looked {
             Ok(scrape) => scrape,
