@@ -70,7 +70,7 @@ metrics! {
         repeated_events: Counter = "evertail_repeated_events_total";
         /// Time of a commit of appended events, from its hand-over to SQLite until it is durable.
         commit_seconds: Seconds = "evertail_commit_seconds";
-        /// Time of SQLite's COMMIT alone, in commits of appended events: the last writes to the WAL and its fsync.
+        /// Time of SQLite's COMMIT alone, in commits of appended events: from the first write to the WAL until its fsync is heard of.
         fsync_seconds: Seconds = "evertail_fsync_seconds";
         /// Events of a batch, which is one commit.
         batch_events: Sizes = "evertail_batch_events";

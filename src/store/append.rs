@@ -20,9 +20,10 @@ use crate::event::{Content, Event, Origin, Seq, StreamName};
 use futures_util::TryStreamExt;
 use sqlx::query::Query;
 use sqlx::sqlite::{Sqlite, SqliteArguments};
-use sqlx::{AssertSqlSafe, Connection, Executor, QueryBuilder, Row, SqliteConnection};
+use sqlx::{AssertSqlSafe, Connection, QueryBuilder, Row, SqliteConnection};
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 /// Pages in the WAL that make a checkpoint due.
@@ -72,6 +73,7 @@ pub enum Known {
 #[derive(Debug)]
 pub struct Appender {
     connection: SqliteConnection,
+    commit_began: CommitBegan,
     disk: Disk,
     page_bytes: u64,
     pages_since_checkpoint: u64,
@@ -82,9 +84,16 @@ pub struct Appender {
 }
 
 impl Appender {
-    pub(super) fn new(connection: SqliteConnection, disk: Disk, page_bytes: u64, indexed: Indexed) -> Self {
+    pub(super) fn new(
+        connection: SqliteConnection,
+        commit_began: CommitBegan,
+        disk: Disk,
+        page_bytes: u64,
+        indexed: Indexed,
+    ) -> Self {
         Self {
             connection,
+            commit_began,
             disk,
             page_bytes,
             pages_since_checkpoint: 0,
@@ -184,12 +193,14 @@ impl Appender {
         }
         let shape = Shape::of(events, origins, is_begin);
         let arguments = shape.arguments(events).map_err(|error| CommitError::Failed(error.into()))?;
-        let query = sqlx::query_with(AssertSqlSafe(shape.sql()), arguments);
-        match last_statement(&mut self.connection, query).await {
-            Ok(took) => {
+        let result =
+            sqlx::query_with(AssertSqlSafe(shape.sql()), arguments).execute(&mut self.connection).await;
+        match result {
+            Ok(_) => {
+                let took = self.commit_began.elapsed();
                 self.count_pages(events);
                 self.notes.add(events);
-                Ok(took)
+                Ok(Some(took))
             }
             Err(error) => Err(self.roll_back(error.into()).await),
         }
@@ -305,20 +316,35 @@ impl Appender {
     }
 }
 
-/// Runs the statements of a query, and says how long the last of them took.
-///
-/// SQLite's thread tells of each when it is done and goes on at once, so what passes between the last two messages is the last
-/// statement: COMMIT, whose fsync is most of it. There is no other way to see it without a VFS of our own, which is unsafe code.
-async fn last_statement(
-    connection: &mut SqliteConnection,
-    query: Query<'_, Sqlite, SqliteArguments>,
-) -> Result<Option<Duration>, sqlx::Error> {
-    let mut statements = connection.execute_many(query);
-    let (mut took, mut before) = (None, None::<Instant>);
-    while statements.try_next().await?.is_some() {
-        let done = Instant::now();
-        took = before.map(|before| done - before);
-        before = Some(done);
+/// When the last COMMIT began. SQLite's thread says so itself, however busy the others are, by the hook that it calls before it
+/// writes; when it has ended is known as the writer hears of it. Closer to the fsync leads only a VFS of our own, which is
+/// unsafe code.
+#[derive(Debug, Clone)]
+pub(super) struct CommitBegan {
+    start: Instant,
+    /// *Units*: nanoseconds after `start`.
+    at: Arc<AtomicU64>,
+}
+
+impl CommitBegan {
+    /// Has the connection note each of its commits from now on.
+    pub(super) async fn watch(connection: &mut SqliteConnection) -> Result<Self, sqlx::Error> {
+        let began = Self { start: Instant::now(), at: Arc::default() };
+        let noting = began.clone();
+        connection.lock_handle().await?.set_commit_hook(move || {
+            noting.at.store(noting.nanoseconds(), Ordering::Release);
+            // It goes on.
+            true
+        });
+        Ok(began)
     }
-    Ok(took)
+
+    fn nanoseconds(&self) -> u64 {
+        u64::try_from(self.start.elapsed().as_nanos()).unwrap_or(u64::MAX)
+    }
+
+    /// How long ago it was.
+    fn elapsed(&self) -> Duration {
+        Duration::from_nanos(self.nanoseconds().saturating_sub(self.at.load(Ordering::Acquire)))
+    }
 }

@@ -1,5 +1,6 @@
 //! Opening the log file: lock, version, pragmas, durability of what is there, schema, pools; in that order.
 
+use super::append::CommitBegan;
 use super::blocks::Indexed;
 use super::read::log_state;
 use super::{Appender, Disk, LogState, OpenError, Store, StoreError};
@@ -108,7 +109,8 @@ pub async fn open(settings: &StoreSettings) -> Result<Opened, OpenError> {
     }
     let page_bytes = u64::try_from(page_bytes).unwrap_or(u64::from(PAGE_BYTES));
     let disk = Disk::new(path, folder(path));
-    let appender = Appender::new(connection, disk.clone(), page_bytes, indexed.clone());
+    let commit_began = CommitBegan::watch(&mut connection).await.map_err(sqlite)?;
+    let appender = Appender::new(connection, commit_began, disk.clone(), page_bytes, indexed.clone());
     Ok(Opened { store: Store::new(pool, indexed), appender, state, disk, lock })
 }
 
