@@ -42,6 +42,7 @@ mod http2;
 mod limits;
 mod listen;
 mod members;
+mod openapi;
 mod origin;
 mod page;
 mod problem;
@@ -68,6 +69,7 @@ pub use tls::{Tls, TlsError, TlsFiles};
 use crate::auth::Auth;
 use crate::log::Log;
 use access::Access;
+use bytes::Bytes;
 use ipnet::IpNet;
 use limits::{Client, Limits};
 use std::net::IpAddr;
@@ -133,6 +135,8 @@ pub(crate) struct App {
     limits: Arc<Limits>,
     /// Who is let in; `None` where everyone is.
     auth: Option<Auth>,
+    /// What is said of all this, in JSON.
+    openapi: Bytes,
     /// Of the request that is answered.
     access: Access,
 }

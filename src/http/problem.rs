@@ -170,6 +170,10 @@ impl Problem {
         Self::new(ProblemCode::ReadFailed, "try again; if it persists, look at the server's log")
     }
 
+    pub(super) fn code(&self) -> ProblemCode {
+        self.code
+    }
+
     /// Adds a typed member to the body.
     pub(super) fn with(mut self, name: &str, value: impl Into<Value>) -> Self {
         self.extras.insert(name.to_owned(), value.into());

@@ -10,9 +10,9 @@ use std::sync::Arc;
 use tokio::sync::Semaphore;
 
 /// Most patterns for streams, and for types, of one reader.
-const PATTERNS_MAX: usize = 64;
+pub(super) const PATTERNS_MAX: usize = 64;
 /// Most conditions on the payload.
-const CONDITIONS_MAX: usize = 16;
+pub(super) const CONDITIONS_MAX: usize = 16;
 
 /// The shape of an event on a stream.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]

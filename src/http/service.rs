@@ -7,10 +7,11 @@ use super::access::{self, Access};
 use super::guard::{self, OverTls};
 use super::limits::{self, Client, Held, Limits};
 use super::listen::Peer;
+use super::openapi::Credentials;
 use super::stream::{self as event_stream, EventStream};
 use super::{
     App, Caller, Closing, HttpSettings, Problem, ProblemCode, accept, address, admin, append, body, close,
-    history, read, session, streams, tokens,
+    history, openapi, read, session, streams, tokens,
 };
 use crate::auth::{Auth, Refused};
 use crate::event::{NameError, StreamName};
@@ -81,9 +82,12 @@ impl Service {
         closing: watch::Receiver<Option<Closing>>,
     ) -> Self {
         let limits = Arc::new(Limits::new(&settings.limits));
-        let app = App { limits, log, settings: Arc::new(settings), closing, auth, access: Access::default() };
+        let openapi = openapi::text(&settings, Credentials::of(auth.as_ref()));
+        let settings = Arc::new(settings);
+        let app = App { limits, log, settings, closing, auth, access: Access::default(), openapi };
         let router = Router::new()
             .route("/", get(read::console))
+            .route("/openapi.json", get(openapi::serve))
             .route("/healthz", get(read::healthz))
             .route("/readyz", get(read::readyz))
             .route("/admin/trim", post(admin::trim))
@@ -217,6 +221,13 @@ impl Service {
             }
         };
         if let Some(problem) = answer.extensions_mut().remove::<Problem>() {
+            debug_assert!(
+                openapi::is_listed(parts.method.as_str(), parts.uri.path(), problem.code()),
+                "the document does not say that {} {} may answer {:?}",
+                parts.method,
+                parts.uri.path(),
+                problem.code()
+            );
             let (rendered, body) = problem.render(id.to_str().unwrap_or_default()).into_parts();
             *answer.status_mut() = rendered.status;
             answer.headers_mut().remove(header::CONTENT_LENGTH);

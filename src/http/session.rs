@@ -11,18 +11,25 @@ use axum::body::Body;
 use axum::extract::Request;
 use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, Uri, header};
 use axum::response::{IntoResponse, Response};
+use schemars::JsonSchema;
 use serde::Serialize;
 use std::time::Duration;
 
 /// How long a ticket opens its stream, unless it says so itself.
-const TICKET_DEFAULT: Duration = Duration::from_secs(60);
+pub(super) const TICKET_DEFAULT: Duration = Duration::from_secs(60);
 
 /// A ticket, and the URL that it is for.
-#[derive(Serialize)]
-struct TicketJson<'t> {
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "Ticket")]
+pub(super) struct TicketJson<'t> {
+    /// The ticket itself.
     ticket: &'t str,
+    /// The stream that it opens.
     stream: &'t str,
+    /// Where to open it.
     url: String,
+    /// When it ends.
+    #[schemars(extend("format" = "date-time"))]
     expires_at: String,
 }
 
