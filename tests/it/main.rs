@@ -11,6 +11,7 @@
 //! | `auth`, `jwt` | who may do what; JSON Web Tokens, right and forged |
 //! | `errors`, `malformed` | problems, origins, the shapes of smuggling; ten thousand broken requests |
 //! | `hostile` | texts and JSON that would break what they are put into; broken requests to the other routes |
+//! | `openapi` | the document of all routes and problems, held against both |
 //! | `docs` | every curl line of the documents |
 //! | `bench` | the load generator, and that it finds what a server does wrong |
 //! | `slow` | clients that send or read slowly or not at all |
@@ -34,6 +35,7 @@ mod limits;
 mod malformed;
 #[path = "../fuzz/mutate.rs"]
 mod mutate;
+mod openapi;
 mod pages;
 mod raw;
 mod regression;
