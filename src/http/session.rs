@@ -2,7 +2,7 @@
 
 use super::access::{SESSION_COOKIE, TICKET, credential_problem, has_cookie};
 use super::guard::OverTls;
-use super::members::Object;
+use super::members::{Object, whole};
 use super::{App, Problem, ProblemCode, body};
 use crate::auth::{Auth, Identity, Refused, TICKET_MAX};
 use crate::event::{StreamName, Timestamp};
@@ -97,7 +97,7 @@ pub(super) async fn ticket(
         object.refuse("stream", "must name the stream that is to be opened");
     }
     let seconds = object.take("seconds", |value| {
-        let seconds = value.as_u64().filter(|seconds| (1..=TICKET_MAX.as_secs()).contains(seconds));
+        let seconds = whole(value).filter(|seconds| (1..=TICKET_MAX.as_secs()).contains(seconds));
         seconds.ok_or_else(|| format!("must be a whole number from 1 to {}", TICKET_MAX.as_secs()))
     });
     object.finish()?;

@@ -1,18 +1,8 @@
-"""The SDK of CloudEvents as a client: it sends in every mode that it has, and reads what we show.
-
-The server is the real binary, EVERTAIL_BIN or that of the debug build, on a free port and a log of its own.
-"""
+"""The SDK of CloudEvents as a client: it sends in every mode that it has, and reads what we show."""
 
 import json
-import os
-import subprocess
-import tempfile
 import unittest
-from contextlib import closing
 from datetime import datetime, timezone
-from http.client import HTTPConnection
-from pathlib import Path
-from urllib.parse import urlsplit
 
 from cloudevents.core.bindings.http import (
     HTTPMessage,
@@ -22,46 +12,13 @@ from cloudevents.core.bindings.http import (
 )
 from cloudevents.core.v1.event import CloudEvent
 
-BINARY = os.environ.get("EVERTAIL_BIN") or Path(__file__).parents[2] / "target/debug/evertail"
+import evertail_server
+
 ONE = "application/cloudevents+json"
 BATCH = "application/cloudevents-batch+json"
-# Only ends a test that hangs.
-HANG_SECONDS = 30
 
 
-class Server:
-    def __init__(self):
-        self.folder = tempfile.TemporaryDirectory(prefix="evertail-python-")
-        environment = {k: v for k, v in os.environ.items() if not k.startswith("EVERTAIL_")}
-        environment |= {
-            "EVERTAIL_FILE": f"{self.folder.name}/evertail.db",
-            "EVERTAIL_LISTEN": "127.0.0.1:0",
-            "EVERTAIL_LOG_FORMAT": "json",
-            "EVERTAIL_DISK_FREE_BYTES_MIN": "0",
-        }
-        self.process = subprocess.Popen(
-            [BINARY], cwd=self.folder.name, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
-        )
-        self.address = None
-        for line in self.process.stderr:
-            said = json.loads(line)
-            if said.get("message") == "serving":
-                self.address = urlsplit(said["page"]).netloc
-                break
-        assert self.address, "it ended instead of serving"
-
-    def stop(self):
-        self.process.terminate()
-        self.process.communicate()
-        self.folder.cleanup()
-
-    def request(self, method, path, headers=None, body=None):
-        """Status, content type and body of the answer."""
-        with closing(HTTPConnection(self.address, timeout=HANG_SECONDS)) as connection:
-            connection.request(method, path, body, headers or {})
-            with connection.getresponse() as response:
-                return response.status, response.headers["content-type"], response.read()
-
+class Server(evertail_server.Server):
     def send(self, path, message):
         status, _, body = self.request("POST", path, message.headers, message.body)
         return status, json.loads(body)

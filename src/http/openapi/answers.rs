@@ -164,13 +164,20 @@ pub(super) fn answers(settings: &HttpSettings) -> Map<String, Value> {
     let mut nothing_new = json("Nothing of it is new: the receipts that were given before.", receipts);
     nothing_new["headers"] = appended["headers"].clone();
     let (keep_alive, retry) = (settings.keep_alive.as_secs(), settings.retry.0.as_secs());
-    let sse = format!(
-        "Blocks of `event`, `data` and `id`. A sign of life after {keep_alive} s of silence; a client comes back no sooner than after {retry} s."
-    );
-    let example = "retry: 3217\nevent: evertail.cursor\ndata: {\"first_seq\":1,\"last_seq\":41,\"log\":\"6f1c\"}\nid: 41\n\n\
-        event: user.login\ndata: {\"seq\":42,\"stream\":\"audits\",\"type\":\"user.login\",\"created_at\":\"2026-11-21T09:00:00.123456Z\"}\nid: 42\n\n";
-    let mut stream = text(&sse);
-    stream["example"] = json!(example);
+    // A block is an object of its fields: what clients and validators take for the items of such a stream.
+    let block = json!({
+        "type": "object",
+        "description": format!(
+            "A block. A comment is sent after {keep_alive} s of silence; a client comes back no sooner than after {retry} s."
+        ),
+        "required": ["data"],
+        "properties": {
+            "event": {"type": "string", "description": "The type; left out for `message`."},
+            "data": {"type": "string", "minLength": 1, "description": "An Event, or what `format` says; or the data of a control frame."},
+            "id": {"type": "string", "pattern": "^[0-9]+$", "description": "The seq, where the client resumes."},
+            "retry": {"type": "integer", "description": "Of the first block. Milliseconds."},
+        },
+    });
     let events = json!({
         "description": "What was asked for, as it was asked for.",
         "headers": {
@@ -182,7 +189,7 @@ pub(super) fn answers(settings: &HttpSettings) -> Map<String, Value> {
             },
         },
         "content": {
-            "text/event-stream": stream,
+            "text/event-stream": {"schema": block},
             "application/json": {"schema": reference("EventPage")},
             "application/x-ndjson": text("An Event on each line, up to now."),
             "text/csv": text("A record for each event, the names of the columns first; `text/csv; header=absent` leaves those out."),

@@ -152,23 +152,30 @@ pub(super) fn schemas() -> Map<String, Value> {
             ),
         ),
     ];
-    all.into_iter().map(|(name, schema)| (name.to_owned(), schema)).collect()
+    let mut schemas: Map<String, Value> =
+        all.into_iter().map(|(name, schema)| (name.to_owned(), schema)).collect();
+    schemas["NewToken"]["not"] = json!({"required": ["expires_in", "expires_at"]});
+    schemas
 }
 
 /// The bodies, by the names that the table has for them.
 pub(super) fn bodies(settings: &HttpSettings) -> Map<String, Value> {
     let events = |event: &str, cloud_event: &str| {
         let batch = |of: &str| json!({"type": "array", "items": reference(of), "maxItems": settings.batch_events_max});
-        let mut form = json!({"type": "object", "additionalProperties": false, "properties": {}});
+        let mut form =
+            json!({"type": "object", "additionalProperties": false, "minProperties": 1, "properties": {}});
         for member in ["id", "type", "source", "subject", "time"] {
             form["properties"][member] =
                 json!({"$ref": format!("#/components/schemas/{event}/properties/{member}")});
         }
         form["properties"]["data"] =
             json!({"type": "string", "description": "JSON if it begins with `{` or `[`, else text."});
+        // Nothing at all is no batch, unlike an empty array.
+        let mut lines = batch(event);
+        lines["minItems"] = json!(1);
         let mut content = json!({
             "application/json": {"schema": {"oneOf": [reference(event), batch(event)]}},
-            "application/x-ndjson": {"schema": batch(event)},
+            "application/x-ndjson": {"schema": lines},
             "application/x-www-form-urlencoded": {"schema": form},
             cloudevents::ONE: {"schema": reference(cloud_event)},
             cloudevents::BATCH: {"schema": batch(cloud_event)},

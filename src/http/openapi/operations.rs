@@ -60,6 +60,8 @@ const EVENTS: &[ProblemCode] =
     &[BodyEmpty, ContentTypeUnsupported, JsonInvalid, EventInvalid, EventTooLarge, BatchTooLarge];
 /// Of a body that is one small object.
 const OBJECT: &[ProblemCode] = &[BodyInvalid, JsonInvalid, ContentTypeUnsupported];
+/// Where the name of a stream is one of a route: `/api/v1/streams` takes no POST.
+const ROUTE: &[ProblemCode] = &[MethodNotAllowed];
 /// Of an append.
 const APPEND: &[ProblemCode] =
     &[IdempotencyKeyInvalid, PreconditionInvalid, PreconditionFailed, IdReused, StreamClosed, QueueFull];
@@ -101,30 +103,25 @@ const READING: &[&str] = &[
     "If-None-Match",
 ];
 
-const APPENDING: &[&str] = &[
-    "Idempotency-Key",
-    "If-Match",
-    "ce-specversion",
-    "ce-id",
-    "ce-source",
-    "ce-type",
-    "ce-subject",
-    "ce-time",
-];
+const APPENDING: &[&str] = &["Idempotency-Key", "If-Match"];
 
 const APPEND_DESCRIPTION: &str = "An ack means that the events are in a committed, fsynced transaction. One event is \
     answered with a receipt, a batch with an array of receipts in its order: it is stored whole or not at all, and \
     problems name the index.\n\nA body that begins with `{` or `[` is JSON, whatever its content type says. An id makes \
     an event idempotent for ever: a repeat with the same content is answered with the original receipt and \
-    `\"duplicate\":true`. CloudEvents are taken in structured, batch and binary mode; in binary mode the attributes are \
-    in the `ce-` headers, of which `ce-specversion`, `ce-id`, `ce-source` and `ce-type` are then all needed.";
+    `\"duplicate\":true`. CloudEvents are taken in structured and batch mode by their content types, \
+    and in binary mode: the attributes are headers, of which `ce-specversion: 1.0`, `ce-id`, `ce-source` and `ce-type` are \
+    needed and `ce-subject` and `ce-time` are optional, and the body is the data, `application/json` or `text/plain`.";
 
 const READ_DESCRIPTION: &str = "By `Accept`: an event stream (also for `*/*`), a JSON page, everything up to now as \
     NDJSON, as CSV or as an array of CloudEvents.\n\nThe cursor is the `Last-Event-ID` header, else `last_event_id` (or \
     `lastEventID`, `lastEventId`), else one of `after`, `since` and `last`. Without one a stream is live from now, and \
     history begins at the beginning. An unknown parameter is refused.\n\n`order=desc` and `producer` are for JSON pages, \
     `format=data` and `event` for event streams. `last` excludes `order=desc`, `format=cloudevents` excludes CSV.\n\n\
-    **Event stream.** Blocks as the HTML standard has them, `id` last. The first block carries `retry` and hands out the \
+    **Event stream.** Blocks as the HTML standard has them, `id` last:\n\n```text\n\
+    retry: 3217\nevent: evertail.cursor\ndata: {\"first_seq\":1,\"last_seq\":41,\"log\":\"6f1c...\"}\nid: 41\n\n\
+    event: user.login\ndata: {\"seq\":42,\"stream\":\"audits\",\"type\":\"user.login\",\"created_at\":\"...\",\"data\":{}}\n\
+    id: 42\n```\n\nThe first block carries `retry` and hands out the \
     cursor. Control frames are named, so they never reach `onmessage`: `evertail.cursor` (CursorData, with the reader's \
     cursor as id), `evertail.gap` (GapData), `evertail.reset` (ResetData), `evertail.notice` (NoticeData: the stream is \
     about to end, and may be opened again); the last three carry no id. `evertail.closed` is the final event of a \
@@ -223,6 +220,7 @@ pub(super) const OPERATIONS: &[Operation] = &[
                 StreamClosed,
                 QueueFull,
             ],
+            ROUTE,
         ],
     },
     Operation {
@@ -236,7 +234,7 @@ pub(super) const OPERATIONS: &[Operation] = &[
         parameters: &[&["path_stream"], APPENDING],
         body: Some("events"),
         answers: &[("201", "appended"), ("200", "nothing_new")],
-        problems: &[BODY, EVENTS, APPEND, COMMIT, &[StreamInvalid, StreamReserved]],
+        problems: &[BODY, EVENTS, APPEND, COMMIT, &[StreamInvalid, StreamReserved], ROUTE],
     },
     Operation {
         method: "get",

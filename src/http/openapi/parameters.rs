@@ -8,9 +8,9 @@ use serde_json::{Map, Value, json};
 
 /// A stream or type, or a prefix of some.
 const PATTERN: &str = r"^([^*]+|([^*]*\.)?\*)$";
-/// A number with a unit, or several.
-const DURATION: &str =
-    "^([0-9]{1,5} ?(ms|s|sec|m|min|h|hour|hours|d|day|days|w|week|weeks|month|months|y|year|years) ?){1,3}$";
+/// A number with a unit, or several; no more years than there are to come.
+const DURATION: &str = "^(([0-9]{1,5} ?(ms|s|sec|m|min|h|hour|hours|d|day|days|w|week|weeks)|\
+    [0-9]{1,3} ?(month|months|y|year|years)) ?){1,3}$";
 /// No character that ends a line or controls anything.
 pub(super) const PRINTABLE: &str = r"^[^\u0000-\u001f\u007f-\u009f]*$";
 
@@ -47,15 +47,13 @@ fn several(items: Value) -> Value {
 pub(super) fn parameters() -> Map<String, Value> {
     let pattern = || several(json!({"type": "string", "minLength": 1, "pattern": PATTERN}));
     let cursor = "The cursor: what is after this seq; 0 is the beginning.";
-    let ce = |name: &str, schema: Value| header(name, schema, "An attribute of a CloudEvent in binary mode.");
-    let id = text(ID_CHARS_MAX);
     let all = [
         ("path_stream", path("stream", stream_name(), "The stream.")),
         ("seq", path("seq", seq(0), "The event's position in the log.")),
         ("hold_stream", path("stream", stream_name(), "The stream that is held.")),
         ("hold_name", path("name", hold_name(), "What the hold is called.")),
         ("token_id", path("id", json!({"type": "string", "minLength": 1}), "The id of the token.")),
-        ("Last-Event-ID", header("Last-Event-ID", seq(0), cursor)),
+        ("Last-Event-ID", header("Last-Event-ID", header_cursor(), "The same; an empty one is none.")),
         ("last_event_id", query("last_event_id", seq(0), cursor)),
         ("after", query("after", seq(0), cursor)),
         ("since", query("since", time(), "Received since this time, or so long ago.")),
@@ -88,12 +86,6 @@ pub(super) fn parameters() -> Map<String, Value> {
             "If-Match",
             header("If-Match", precondition(), "Append only if this is the last seq; `\"0\"` for none."),
         ),
-        ("ce-specversion", ce("ce-specversion", json!({"const": "1.0"}))),
-        ("ce-id", ce("ce-id", id.clone())),
-        ("ce-source", ce("ce-source", id.clone())),
-        ("ce-type", ce("ce-type", event_type())),
-        ("ce-subject", ce("ce-subject", id)),
-        ("ce-time", ce("ce-time", json!({"type": "string", "format": "date-time"}))),
     ];
     all.into_iter().map(|(name, parameter)| (name.to_owned(), parameter)).collect()
 }
@@ -117,8 +109,12 @@ pub(super) fn hold_name() -> Value {
     json!({"type": "string", "minLength": 1, "maxLength": HOLD_CHARS_MAX, "pattern": pattern})
 }
 
+fn header_cursor() -> Value {
+    json!({"anyOf": [seq(0), {"const": ""}]})
+}
+
 fn precondition() -> Value {
-    json!({"type": "string", "pattern": "^\"[0-9]{1,19}\"$", "examples": ["\"41\""]})
+    json!({"type": "string", "pattern": "^(\"[0-9]{1,18}\"|[0-9]{1,18})$", "examples": ["\"41\""]})
 }
 
 fn limit() -> String {
