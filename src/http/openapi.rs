@@ -30,7 +30,7 @@ const DESCRIPTION: &str = "A durable event log in one binary and one SQLite file
 const TAGS: [(&str, &str); 6] = [
     ("Append", "Durable when it is answered."),
     ("Read", "Streams, pages and everything up to now: the same selection everywhere."),
-    ("Streams", "Which streams there are."),
+    ("List", "Which streams there are, and how much is in them."),
     ("Administer", "Trims, holds and tokens. Never for pages of other origins."),
     ("Credentials", "What a page gets for a token."),
     ("Server", "Beside the log."),

@@ -11,7 +11,7 @@
 //! | `auth`, `jwt` | who may do what; JSON Web Tokens, right and forged |
 //! | `errors`, `malformed` | problems, origins, the shapes of smuggling; ten thousand broken requests |
 //! | `hostile` | texts and JSON that would break what they are put into; broken requests to the other routes |
-//! | `openapi` | the document of all routes and problems, held against both |
+//! | `openapi`, `reference` | the document of all routes and problems, held against both; `docs/http.md`, made of it |
 //! | `docs` | every curl line of the documents |
 //! | `bench` | the load generator, and that it finds what a server does wrong |
 //! | `slow` | clients that send or read slowly or not at all |
@@ -38,6 +38,7 @@ mod mutate;
 mod openapi;
 mod pages;
 mod raw;
+mod reference;
 mod regression;
 mod resume;
 mod retention;

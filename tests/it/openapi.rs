@@ -11,11 +11,11 @@ use std::collections::{BTreeMap, BTreeSet};
 
 const METHODS: [&str; 7] = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "TRACE"];
 
-async fn document(server: &Server) -> Value {
+pub(crate) async fn document(server: &Server) -> Value {
     Reply::of(server.get("/openapi.json")).await.json()
 }
 
-async fn with_auth() -> Server {
+pub(crate) async fn with_auth() -> Server {
     Server::start_with(|settings| {
         let audience = "evertail".to_owned();
         settings.auth = Some(AuthSettings { keys: None, issuer: None, audience, anonymous_read: vec![] });

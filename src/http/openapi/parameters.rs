@@ -45,7 +45,9 @@ fn several(items: Value) -> Value {
 
 /// All of them. A name stands for the parameter itself unless it says where it is.
 pub(super) fn parameters() -> Map<String, Value> {
-    let pattern = || several(json!({"type": "string", "minLength": 1, "pattern": PATTERN}));
+    let pattern = |example: &str| {
+        several(json!({"type": "string", "minLength": 1, "pattern": PATTERN, "examples": [example]}))
+    };
     let cursor = "The cursor: what is after this seq; 0 is the beginning.";
     let all = [
         ("path_stream", path("stream", stream_name(), "The stream.")),
@@ -53,7 +55,10 @@ pub(super) fn parameters() -> Map<String, Value> {
         ("hold_stream", path("stream", stream_name(), "The stream that is held.")),
         ("hold_name", path("name", hold_name(), "What the hold is called.")),
         ("token_id", path("id", json!({"type": "string", "minLength": 1}), "The id of the token.")),
-        ("Last-Event-ID", header("Last-Event-ID", header_cursor(), "The same; an empty one is none.")),
+        (
+            "Last-Event-ID",
+            header("Last-Event-ID", header_cursor(), "The cursor, before all others; an empty one is none."),
+        ),
         ("last_event_id", query("last_event_id", seq(0), cursor)),
         ("after", query("after", seq(0), cursor)),
         ("since", query("since", time(), "Received since this time, or so long ago.")),
@@ -66,8 +71,11 @@ pub(super) fn parameters() -> Map<String, Value> {
         ("limit", query("limit", seq(1), &limit())),
         ("order", query("order", json!({"enum": ["asc", "desc"]}), "Newest first, or not.")),
         ("log", query("log", json!({"type": "string"}), "The log that the cursor belongs to.")),
-        ("stream", query("stream", pattern(), "Of these streams, or of prefixes such as `orders.*`.")),
-        ("type", query("type", pattern(), "Of these types, or of prefixes such as `user.*`.")),
+        (
+            "stream",
+            query("stream", pattern("orders.*"), "Of these streams, or of prefixes such as `orders.*`."),
+        ),
+        ("type", query("type", pattern("user.*"), "Of these types, or of prefixes such as `user.*`.")),
         ("source", query("source", several(json!({"type": "string"})), "With one of these sources.")),
         ("subject", query("subject", several(json!({"type": "string"})), "About one of these subjects.")),
         ("data", conditions()),
