@@ -171,6 +171,9 @@ impl Reference {
 
     fn schema(&mut self, name: &str, schema: &Value) {
         self.line(format!("\n### {name}\n\n{}", schema["description"].as_str().unwrap_or("An object.")));
+        if !schema["examples"][0].is_null() {
+            self.line(format!("\n```json\n{}\n```", schema["examples"][0]));
+        }
         let Some(properties) = schema["properties"].as_object() else { return };
         let required: Vec<&str> =
             schema["required"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();

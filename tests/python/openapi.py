@@ -11,6 +11,7 @@ import unittest
 from pathlib import Path
 
 import openapi_spec_validator
+from jsonschema import Draft202012Validator
 
 from evertail_server import Server
 
@@ -67,6 +68,16 @@ class OpenApi(unittest.TestCase):
             document = self.document(self.serve(**settings))
             self.assertRegex(document["openapi"], r"^3\.1\.")
             openapi_spec_validator.validate(document)
+
+    def test_examples_are_what_their_schemas_say(self):
+        document = self.document(self.serve())
+        checked = 0
+        for name, schema in document["components"]["schemas"].items():
+            validator = Draft202012Validator(document | {"$ref": f"#/components/schemas/{name}"})
+            for example in schema.get("examples", []):
+                validator.validate(example)
+                checked += 1
+        self.assertGreater(checked, 10)
 
     def test_open_server_does_what_the_document_says(self):
         server = self.serve()

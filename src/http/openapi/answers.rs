@@ -35,7 +35,62 @@ pub(super) fn schemas() -> Map<String, Value> {
         ("Problem", problem()),
     ];
     schemas.extend(by_hand.map(|(name, schema)| (name.to_owned(), schema)));
+    for (name, example) in examples() {
+        schemas[name]["examples"] = json!([example]);
+    }
     schemas
+}
+
+/// What answers look like.
+fn examples() -> [(&'static str, Value); 9] {
+    let at = "2026-11-21T09:00:00.123456Z";
+    let login = json!({"seq": 42, "stream": "audits", "id": "1", "type": "user.login", "created_at": at, "data": {"actor": "alice"}});
+    let hold =
+        json!({"stream": "audits", "name": "case-17", "reason": "letter of 2026-11-21", "created_at": at});
+    let token = json!({
+        "id": "5f4c5b4cdbbb8d8d", "name": "ci", "append": ["audits"], "read": [], "admin": false, "created_at": at,
+        "expires_at": "2027-02-19T09:00:00.123456Z",
+    });
+    [
+        ("Event", login.clone()),
+        ("Receipt", json!({"seq": 42, "stream": "audits", "id": "1", "created_at": at})),
+        (
+            "EventPage",
+            json!({
+                "events": [login], "first_seq": 1, "last_seq": 9000, "cursor": 42, "next": "/api/v1/audits?after=42",
+            }),
+        ),
+        (
+            "Stream",
+            json!({
+                "name": "audits", "events": 9000, "bytes": 1_204_112, "first_seq": 1, "last_seq": 9000,
+                "first_created_at": at, "last_created_at": at,
+            }),
+        ),
+        ("Trim", json!({"dry_run": false, "first_seq": 43, "events": 42, "bytes": 5511, "through_seq": 42})),
+        ("Hold", hold),
+        ("Token", token),
+        (
+            "Ticket",
+            json!({
+                "ticket": "evk_...", "stream": "orders", "url": "/api/v1/orders?ticket=evk_...", "expires_at": at,
+            }),
+        ),
+        (
+            "Problem",
+            json!({
+                "type": "urn:evertail:problem:cursor_invalid",
+                "title": ProblemCode::CursorInvalid.title(),
+                "status": 400,
+                "detail": "after must be the seq of an event, 0 for the beginning",
+                "instance": "req-4bb83519-9",
+                "code": "cursor_invalid",
+                "retryable": false,
+                "no_effect": true,
+                "parameter": "after",
+            }),
+        ),
+    ]
 }
 
 /// What may be absent is left out, and never null; what it then means is said in words.
@@ -81,10 +136,6 @@ fn page() -> Value {
             "prev": {"type": "string", "description": "The URL of the page before, if there is one."},
             "gaps": {"type": "array", "items": reference("GapData"), "description": "What single streams have lost of it."},
         },
-        "examples": [{
-            "events": [{"seq": 1, "stream": "audits", "type": "user.login", "created_at": "2026-11-21T09:00:00.123456Z", "data": {"actor": "alice"}}],
-            "first_seq": 1, "last_seq": 9000, "cursor": 1, "next": "/api/v1/audits?after=1",
-        }],
     })
 }
 
