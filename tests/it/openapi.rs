@@ -5,6 +5,7 @@
 
 use crate::server::{Reply, Server};
 use evertail::auth::{AuthSettings, Grants, TokenDraft};
+use evertail::event::Pattern;
 use evertail::http::ProblemCode;
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
@@ -16,9 +17,14 @@ pub(crate) async fn document(server: &Server) -> Value {
 }
 
 pub(crate) async fn with_auth() -> Server {
+    with_auth_but_for(vec![]).await
+}
+
+/// The same, where everyone may read these streams.
+async fn with_auth_but_for(anonymous_read: Vec<Pattern>) -> Server {
     Server::start_with(|settings| {
         let audience = "evertail".to_owned();
-        settings.auth = Some(AuthSettings { keys: None, issuer: None, audience, anonymous_read: vec![] });
+        settings.auth = Some(AuthSettings { keys: None, issuer: None, audience, anonymous_read });
     })
     .await
 }
@@ -175,4 +181,13 @@ async fn document_says_what_the_server_is_set_to() {
         assert_eq!(json["paths"][path]["get"]["security"][0]["bearer"][0], needs, "{path}");
     }
     assert_eq!(json["paths"]["/openapi.json"]["get"]["security"], serde_json::json!([]));
+
+    let server = with_auth_but_for(vec![Pattern::parse("news").unwrap()]).await;
+    let json = document(&server).await;
+    let takes_nothing = |path: &str, method: &str| {
+        let any = json["paths"][path][method]["security"].as_array().unwrap();
+        any.contains(&serde_json::json!({}))
+    };
+    assert!(takes_nothing("/api/v1/{stream}", "get"));
+    assert!(!takes_nothing("/api/v1/{stream}", "post") && !takes_nothing("/admin/holds", "get"));
 }
