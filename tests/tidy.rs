@@ -31,7 +31,7 @@ const LAYERS: [(&str, &[&str]); 14] = [
 ];
 
 /// Crates that only these modules may name.
-const KEPT_APART: [(&str, &[&str]); 23] = [
+const KEPT_APART: [(&str, &[&str]); 24] = [
     ("sqlx", &["store"]),
     ("libsqlite3_sys", &["store"]),
     ("axum", &["http"]),
@@ -41,6 +41,7 @@ const KEPT_APART: [(&str, &[&str]); 23] = [
     ("tower", &["http"]),
     ("tower_http", &["http"]),
     ("socket2", &["http"]),
+    ("schemars", &["http", "wire"]),
     ("reqwest", &["auth", "client"]),
     ("rustls", &["auth", "client", "http"]),
     ("tokio_rustls", &["http"]),

@@ -23,7 +23,7 @@ mod seal;
 mod token;
 mod verify;
 
-pub use grant::{Grants, GrantsError};
+pub use grant::{Grants, GrantsError, PATTERNS_MAX};
 pub use identity::{Identity, Refused};
 pub use keys::{KeyError, KeySource};
 pub use token::{Secret, TokenDraft, all_shown, shown};
@@ -102,6 +102,11 @@ impl Auth {
         let now = Timestamp::now();
         let is_live = |token| identity::check_token(token, now).is_ok();
         self.0.jwts.is_some() || self.0.anonymous.is_some() || self.0.tokens.borrow().values().any(is_live)
+    }
+
+    /// Whether there is something that everyone may read.
+    pub fn lets_anyone_read(&self) -> bool {
+        self.0.anonymous.is_some()
     }
 
     /// Who shows this, or who comes with nothing.

@@ -44,6 +44,7 @@ mod limits;
 mod listen;
 mod members;
 mod metrics;
+mod openapi;
 mod origin;
 mod page;
 mod problem;
@@ -71,6 +72,7 @@ pub use tls::{Tls, TlsError, TlsFiles};
 use crate::auth::Auth;
 use crate::log::Log;
 use access::Access;
+use bytes::Bytes;
 use ipnet::IpNet;
 use limits::{Client, Limits};
 use metrics::Metrics;
@@ -138,6 +140,8 @@ pub(crate) struct App {
     metrics: Arc<Metrics>,
     /// Who is let in; `None` where everyone is.
     auth: Option<Auth>,
+    /// What is said of all this, in JSON.
+    openapi: Bytes,
     /// Of the request that is answered.
     access: Access,
 }

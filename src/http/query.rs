@@ -10,9 +10,9 @@ use std::sync::Arc;
 use tokio::sync::Semaphore;
 
 /// Most patterns for streams, and for types, of one reader.
-const PATTERNS_MAX: usize = 64;
+pub(super) const PATTERNS_MAX: usize = 64;
 /// Most conditions on the payload.
-const CONDITIONS_MAX: usize = 16;
+pub(super) const CONDITIONS_MAX: usize = 16;
 
 /// The shape of an event on a stream.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -260,10 +260,11 @@ fn number(name: &str, value: &str) -> Result<u64, Problem> {
     }
 }
 
-/// A time, or how long ago.
+/// A time, or how long ago. humantime takes a bare `0`, which whoever means the beginning must not be told is now.
 fn time(name: &str, value: &str) -> Result<Timestamp, Problem> {
+    let ago = || humantime::parse_duration(value).ok().filter(|_| value.trim() != "0");
     Timestamp::parse(value)
-        .or_else(|| humantime::parse_duration(value).ok().map(|ago| Timestamp::now().minus(ago)))
+        .or_else(|| ago().map(|ago| Timestamp::now().minus(ago)))
         .ok_or_else(|| parameter(name, "must be an RFC 3339 time, or a duration such as 10m, 2h or 7d"))
 }
 

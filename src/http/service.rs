@@ -8,10 +8,11 @@ use super::guard::{self, OverTls};
 use super::limits::{self, Client, Held, Limits};
 use super::listen::Peer;
 use super::metrics::{self, Connected};
+use super::openapi::Credentials;
 use super::stream::{self as event_stream, EventStream};
 use super::{
     App, Caller, Closing, HttpSettings, Problem, ProblemCode, accept, address, admin, append, body, close,
-    history, read, session, streams, tokens,
+    history, openapi, read, session, streams, tokens,
 };
 use crate::auth::{Auth, Refused};
 use crate::event::{NameError, StreamName};
@@ -84,14 +85,15 @@ impl Service {
         closing: watch::Receiver<Option<Closing>>,
     ) -> Self {
         let limits = Arc::new(Limits::new(&settings.limits));
-        let metrics = Arc::default();
+        let openapi = openapi::text(&settings, Credentials::of(auth.as_ref()));
         let app = App {
             limits,
-            metrics,
+            metrics: Arc::default(),
             log,
             settings: Arc::new(settings),
             closing,
             auth,
+            openapi,
             access: Access::default(),
         };
         let router = beside_the_log(operating());
@@ -248,6 +250,14 @@ impl Service {
         };
         if let Some(problem) = answer.extensions_mut().remove::<Problem>() {
             app.metrics.refusals.of(problem.code()).increment();
+            debug_assert!(
+                !self.0.has_log
+                    || openapi::is_listed(parts.method.as_str(), parts.uri.path(), problem.code()),
+                "the document does not say that {} {} may answer {:?}",
+                parts.method,
+                parts.uri.path(),
+                problem.code()
+            );
             let (rendered, body) = problem.render(id.to_str().unwrap_or_default()).into_parts();
             *answer.status_mut() = rendered.status;
             answer.headers_mut().remove(header::CONTENT_LENGTH);
@@ -391,6 +401,7 @@ async fn on_the_log(
 fn beside_the_log(routes: Router) -> Router {
     routes
         .route("/", get(read::console))
+        .route("/openapi.json", get(openapi::serve))
         .route("/admin/trim", post(admin::trim))
         .route("/admin/holds", get(admin::holds))
         .route("/admin/holds/{stream}/{name}", put(admin::hold).delete(admin::release))
@@ -411,7 +422,7 @@ fn health() -> Router {
 
 /// The routes of who operates the server.
 fn operating() -> Router {
-    health().route(metrics::PATH, get(metrics::scrape))
+    health().route("/metrics", get(metrics::scrape))
 }
 
 /// A route of the log.

@@ -123,3 +123,43 @@ async fn idempotency_keys_that_end_in_unicode_white_space_were_one_key() {
         assert_eq!(post(same).await.status, 200, "{same:?}");
     }
 }
+
+#[tokio::test]
+async fn since_0_was_now() {
+    // humantime takes a bare 0 for no time at all: who meant the beginning got nothing, and was not told.
+    let server = Server::start().await;
+    server.append("a", "{}").await;
+    for parameter in ["since", "until"] {
+        let problem =
+            server.page(&format!("/api/v1/a?{parameter}=0")).await.problem(400, "parameter_invalid");
+        assert_eq!(problem["parameter"], parameter);
+        assert_eq!(server.page(&format!("/api/v1/a?{parameter}=0s")).await.status, 200);
+    }
+}
+
+#[tokio::test]
+async fn if_match_was_taken_with_any_number_of_quotes_and_a_sign() {
+    let server = Server::start().await;
+    server.append("a", "{}").await;
+    let append = |seq: &'static str| {
+        Reply::of(server.post("/api/v1/a", "application/json", "{}").header("if-match", seq))
+    };
+    for bad in ["\"1", "1\"", "\"\"1\"\"", "+1", "\"+1\"", "\"\"", ""] {
+        append(bad).await.problem(400, "precondition_invalid");
+    }
+    assert_eq!(append("\"1\"").await.status, 201);
+    assert_eq!(append("2").await.status, 201);
+}
+
+#[tokio::test]
+async fn whole_number_with_a_fraction_of_zero_was_no_whole_number() {
+    // JSON has one kind of numbers, and OpenAPI's integer takes 2.0.
+    let server = Server::start().await;
+    server.append("a", "[{},{},{}]").await;
+    let trim = |body: &'static str| Reply::of(server.post("/admin/trim", "application/json", body));
+    for bad in ["1.5", "-1.0", "0.0", "1e300", "9007199254740992.0"] {
+        let body = format!(r#"{{"before":{bad},"dry_run":true}}"#);
+        Reply::of(server.post("/admin/trim", "application/json", body)).await.problem(400, "body_invalid");
+    }
+    assert_eq!(trim(r#"{"before":3.0}"#).await.json()["events"], 2);
+}
