@@ -303,12 +303,12 @@ impl Service {
         let access = match Access::of(auth, parts, caller, stream.as_ref()).await {
             Ok(access) => access,
             Err(refusal) => match refusal.reason().filter(|_| is_event_source) {
-                Some(reason) => return Ok(event_stream::refuse(app, reason)),
+                Some(reason) => return Ok(event_stream::refuse(app, &parts.headers, reason)),
                 None => return Err(refusal.into()),
             },
         };
         if is_event_source && !access.is_reader() {
-            return Ok(event_stream::refuse(app, access::reason(Refused::Missing)));
+            return Ok(event_stream::refuse(app, &parts.headers, access::reason(Refused::Missing)));
         }
         if admin::is_route(path) {
             access.check_admin()?;
@@ -322,7 +322,7 @@ impl Service {
             caller.client = Some(Client::Credential(identity.name.clone()));
             if let Some((problem, reason)) = limits::rate(app, &caller) {
                 return match is_event_source {
-                    true => Ok(event_stream::refuse(app, reason)),
+                    true => Ok(event_stream::refuse(app, &parts.headers, reason)),
                     false => Err(problem),
                 };
             }
@@ -471,7 +471,7 @@ fn refuse(app: &App, request: &Parts, (refusal, reason): (Problem, &'static str)
     let is_read = matches!(request.method, Method::GET | Method::HEAD);
     let is_stream = matches!(Route::of(request.uri.path()), Some(Route::Log | Route::Stream(_)));
     if is_read && is_stream && accept::is_event_source(&request.headers) {
-        event_stream::refuse(app, reason)
+        event_stream::refuse(app, &request.headers, reason)
     } else {
         problem(refusal)
     }

@@ -163,3 +163,24 @@ async fn whole_number_with_a_fraction_of_zero_was_no_whole_number() {
     }
     assert_eq!(trim(r#"{"before":3.0}"#).await.json()["events"], 2);
 }
+
+#[tokio::test]
+async fn notices_that_open_a_stream_took_the_cursor_from_some_clients() {
+    // A Rust client forgets its cursor at a first block without an id: after a full server it began anew, or skipped what
+    // it had missed.
+    let server = Server::start_with(|settings| {
+        settings.http.limits.counts_this_machine = true;
+        settings.http.limits.client_streams_max = Some(1);
+    })
+    .await;
+    server.append("a", "[{},{},{}]").await;
+    let mut first = Connection::open(server.address).await;
+    first.send("GET /api/v1/a HTTP/1.1\r\nhost: localhost\r\n\r\n").await;
+    assert!(first.head().await.unwrap().starts_with("HTTP/1.1 200"));
+    for (header, id) in [("last-event-id: 2\r\n", "id: 2\n"), ("", "")] {
+        let mut second = Connection::open(server.address).await;
+        let reply = second.get("/api/v1/a", &format!("accept: text/event-stream\r\n{header}")).await;
+        let notice = "event: evertail.notice\ndata: {\"reason\":\"overloaded\"}\n";
+        assert!(reply.text().ends_with(&format!("\n{notice}{id}\n")), "{:?}", reply.text());
+    }
+}
