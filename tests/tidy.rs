@@ -30,7 +30,7 @@ const LAYERS: [(&str, &[&str]); 13] = [
 ];
 
 /// Crates that only these modules may name.
-const KEPT_APART: [(&str, &[&str]); 23] = [
+const KEPT_APART: [(&str, &[&str]); 27] = [
     ("sqlx", &["store"]),
     ("libsqlite3_sys", &["store"]),
     ("axum", &["http"]),
@@ -51,6 +51,10 @@ const KEPT_APART: [(&str, &[&str]); 23] = [
     ("httparse", &["bench"]),
     ("memchr", &["auth", "bench", "event", "sse", "store"]),
     ("clap", &["cli"]),
+    ("clap_complete", &["cli"]),
+    ("clap_mangen", &["cli"]),
+    ("listenfd", &["cli"]),
+    ("sd_notify", &["cli"]),
     ("dotenvy", &["cli"]),
     ("tracing_subscriber", &["cli"]),
     ("tokio", &["auth", "bench", "cli", "client", "http", "log", "store"]),
