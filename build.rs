@@ -18,7 +18,7 @@ fn main() {
     println!("cargo:rerun-if-env-changed=EVERTAIL_COMMIT");
     let given = env::var("EVERTAIL_COMMIT").ok().filter(|commit| !commit.is_empty());
     let commit = given.or_else(commit).unwrap_or_default();
-    println!("cargo:rustc-env=EVERTAIL_BUILT_FROM={commit}");
+    println!("cargo:rustc-env=BUILT_FROM={commit}");
 }
 
 /// The commit of this folder, with `-modified` behind it where the files are not those of the commit.

@@ -5,7 +5,7 @@ use crate::store::sqlite_version;
 /// `0.1.0 (commit 0123456789ab, SQLite 3.51.3)`; without the commit where it is not known.
 pub(super) fn version() -> String {
     let (version, sqlite) = (env!("CARGO_PKG_VERSION"), sqlite_version());
-    match env!("EVERTAIL_BUILT_FROM") {
+    match env!("BUILT_FROM") {
         "" => format!("{version} (SQLite {sqlite})"),
         commit => format!("{version} (commit {commit}, SQLite {sqlite})"),
     }

@@ -36,7 +36,7 @@ settings! {
     LISTEN: "EVERTAIL_LISTEN" = "127.0.0.1:8888",
         "Address and port to listen on.",
         "an IP address and a port; port 0 takes a free one",
-        "To be reached from other machines. Anything but loopback also needs EVERTAIL_AUTH or EVERTAIL_ALLOW_UNAUTHENTICATED.";
+        "To be reached from other machines. Anything but loopback also needs EVERTAIL_AUTH or EVERTAIL_ALLOW_UNAUTHENTICATED. Leave it out where systemd passes a socket.";
     FILE: "EVERTAIL_FILE" = "data/evertail.db",
         "The log file, made if missing. Under systemd the default is evertail.db in $STATE_DIRECTORY.",
         "a path on a local disk",

@@ -13,22 +13,25 @@ use std::path::Path;
 use std::sync::Arc;
 
 fn names(folder: &str) -> BTreeSet<String> {
-    let folder = fs::read_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join(folder)).unwrap();
-    folder.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect()
+    let folder =
+        fs::read_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join(folder)).expect("a folder of the repository");
+    folder
+        .map(|entry| entry.expect("it is readable").file_name().into_string().expect("its name is text"))
+        .collect()
 }
 
 /// The number that a migration, or a fixture, begins with.
 fn numbers(folder: &str) -> BTreeSet<u32> {
-    names(folder).iter().map(|name| name[..4].parse().unwrap()).collect()
+    names(folder).iter().map(|name| name[..4].parse().expect("it begins with a number")).collect()
 }
 
 async fn make(place: &Place, fixture: &str) -> SqliteConnection {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/logs").join(fixture);
-    let dump = fs::read_to_string(path).unwrap();
+    let dump = fs::read_to_string(path).expect("it is text");
     // Its mode is no part of the dump.
-    OpenOptions::new().write(true).create_new(true).mode(0o600).open(place.file()).unwrap();
+    OpenOptions::new().write(true).create_new(true).mode(0o600).open(place.file()).expect("it is new");
     let mut connection = place.other_process().await;
-    sqlx::raw_sql(AssertSqlSafe(dump)).execute(&mut connection).await.unwrap();
+    sqlx::raw_sql(AssertSqlSafe(dump)).execute(&mut connection).await.expect("it is a dump");
     connection
 }
 
@@ -37,8 +40,8 @@ async fn read(log: &Log, cursor: u64, through: u64) -> String {
     let mut reader = reader(log, cursor);
     let mut text = String::new();
     while reader.cursor() < through {
-        match in_time(reader.next()).await.unwrap() {
-            Step::Page(page) => text += std::str::from_utf8(&page.bytes).unwrap(),
+        match in_time(reader.next()).await.expect("the table is readable") {
+            Step::Page(page) => text += std::str::from_utf8(&page.bytes).expect("JSON is text"),
             Step::Gap(_) => {}
             other => panic!("{other:?} at {} of {through}", reader.cursor()),
         }
