@@ -16,6 +16,7 @@ mod items;
 mod manual;
 mod output;
 mod progress;
+mod reload;
 mod serve;
 mod supervisor;
 mod tail;
