@@ -1,7 +1,7 @@
 //! SIGHUP: the certificate and the keys of tokens are read again while the server serves.
 
-use super::supervisor;
 use crate::auth::Auth;
+use crate::cli::supervisor;
 use crate::http::Tls;
 use std::io::{self, IsTerminal};
 use tokio::signal::unix::Signal;
