@@ -97,6 +97,17 @@ impl Auth {
         Ok(Self(Arc::new(Parts { tokens: log.tokens(), jwts, seals, anonymous })))
     }
 
+    /// Reads or fetches the keys of JSON Web Tokens again, and tells how many there are; `None` where those are not taken. Who
+    /// was let in by a key that is gone stays in until its token ends.
+    ///
+    /// *Errors*: the keys cannot be used; those before still are. *Cancel safety*: safe.
+    pub async fn reload(&self) -> Result<Option<usize>, KeyError> {
+        match &self.0.jwts {
+            Some(jwts) => jwts.reload().await.map(Some),
+            None => Ok(None),
+        }
+    }
+
     /// Whether there is anyone who could come in.
     pub fn has_credentials(&self) -> bool {
         let now = Timestamp::now();

@@ -61,7 +61,7 @@ mod transfer;
 
 pub use envelope::{parse_body, parse_request};
 pub use limits::LimitSettings;
-pub use listen::{ConnectionSettings, bind, serve, turned_away_max};
+pub use listen::{ConnectionSettings, adopt, bind, serve, turned_away_max};
 pub use metrics::all_metrics;
 pub use origin::OriginSettings;
 pub use problem::{Problem, ProblemCode};

@@ -10,6 +10,9 @@
 //! | `io_error` | one failed fsync ends acking for good, and the next start holds all that was acked |
 //! | `disk_full` | a full disk refuses, keeps readers, and heals by itself |
 //! | `graceful_stop` | SIGTERM under load loses nothing and tells the readers |
+//! | `supervised` | a passed socket refuses nobody across a restart; a supervisor is told when it serves, reloads, stops and lives |
+//! | `reloading` | SIGHUP takes a new certificate and new keys, keeps the old ones where the new are of no use, and ends nothing |
+//! | `packaging` | `--version`, completions, manual pages, the unit of systemd and the Dockerfile |
 //! | `refused_starts` | a second server on the file and an open address are turned away with the next step |
 //! | `cli` | `evertail append` and `evertail tail` as processes, also across a kill -9 |
 //! | `admin` | `evertail trim` and `evertail hold`, also across a kill -9 |
@@ -47,10 +50,13 @@ mod io_error;
 mod kill_nine;
 mod ledger;
 mod load;
+mod packaging;
 mod queries;
 mod reader;
 mod refused_starts;
+mod reloading;
 mod server;
+mod supervised;
 mod table;
 mod trace;
 mod transfer;
