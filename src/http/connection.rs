@@ -32,6 +32,7 @@ use std::io;
 use std::pin::{Pin, pin};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
+use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::sync::{Semaphore, watch};
@@ -45,6 +46,10 @@ const HANDSHAKE_RECORD: u8 = 22;
 const PLAIN_ANSWER: &[u8] =
     b"HTTP/1.1 400 Bad Request\r\ncontent-type: text/plain; charset=utf-8\r\nconnection: close\r\n\r\n\
     This port speaks TLS; use https.\n";
+
+/// How long a stop waits for the first request of a connection that has just been made: it was let in, so it is answered. A
+/// round trip, and more.
+const FIRST_REQUEST_WAIT: Duration = Duration::from_secs(1);
 
 /// A connection ended before its time; no affair of ours, since what was promised is in the log.
 pub(super) type Broken = Box<dyn std::error::Error + Send + Sync>;
@@ -174,6 +179,8 @@ async fn requests(
         .writev(false)
         .serve_connection(io, service);
     let mut stopped = pin!(stopping.wait_for(|is_stopping| *is_stopping));
+    // When the connection is to end by itself; `None` before the server stops, and after it was told so.
+    let mut leaves_at = None;
     let mut is_stopping = false;
     // Moved forward only when it rings, so that a busy connection does not touch the timer for each request.
     let mut timer = pin!(sleep_until(state.deadline(&settings).unwrap_or_else(Instant::now)));
@@ -185,17 +192,28 @@ async fn requests(
             if let Some(opened) = state.take() {
                 return Poll::Ready(Ok(Some(opened)));
             }
-            if is_stopping || stopped.as_mut().poll(cx).is_pending() {
-                break;
+            if !is_stopping && stopped.as_mut().poll(cx).is_ready() {
+                is_stopping = true;
+                leaves_at = Some(Instant::now() + FIRST_REQUEST_WAIT);
             }
-            is_stopping = true;
-            Pin::new(&mut connection).graceful_shutdown();
+            match leaves_at {
+                Some(at) if !state.is_new() || at <= Instant::now() => {
+                    leaves_at = None;
+                    Pin::new(&mut connection).graceful_shutdown();
+                }
+                _ => break,
+            }
         }
-        if let Some(deadline) = state.deadline(&settings).filter(|deadline| *deadline < timer.deadline()) {
+        let deadline = state.deadline(&settings).into_iter().chain(leaves_at).min();
+        if let Some(deadline) = deadline.filter(|deadline| *deadline < timer.deadline()) {
             timer.as_mut().reset(deadline);
         }
         while timer.as_mut().poll(cx).is_ready() {
             let now = Instant::now();
+            if leaves_at.is_some_and(|at| at <= now) {
+                cx.waker().wake_by_ref();
+                break;
+            }
             match state.deadline(&settings) {
                 Some(deadline) if deadline <= now => {
                     return Poll::Ready(Err("the client was silent for too long".into()));
@@ -244,6 +262,11 @@ impl State {
             Phase::Idle => Some(inner.since + settings.idle_timeout),
             Phase::Serving => None,
         }
+    }
+
+    /// Whether nothing has come yet.
+    fn is_new(&self) -> bool {
+        self.inner().phase == Phase::New
     }
 
     /// Bytes have come from the client.

@@ -2,6 +2,7 @@
 
 use crate::raw::Connection;
 use crate::server::{Reply, Server, within};
+use evertail::http::Closing;
 use std::time::Duration;
 
 #[tokio::test]
@@ -183,4 +184,20 @@ async fn notices_that_open_a_stream_took_the_cursor_from_some_clients() {
         let notice = "event: evertail.notice\ndata: {\"reason\":\"overloaded\"}\n";
         assert!(reply.text().ends_with(&format!("\n{notice}{id}\n")), "{:?}", reply.text());
     }
+}
+
+#[tokio::test]
+async fn connections_made_as_the_server_stopped_were_closed_before_their_request_was_read() {
+    let server = Server::start().await;
+    let mut fresh = Connection::open(server.address).await;
+    // Accepted: whoever comes after it is answered.
+    assert_eq!(Reply::of(server.get("/healthz")).await.status, 200);
+    server.close(Closing::Drain);
+    let asking = async {
+        fresh.send("POST /api/v1/a HTTP/1.1\r\nhost: localhost\r\ncontent-length: 2\r\n\r\n{}").await;
+        fresh.reply().await.problem(503, "draining");
+        assert_eq!(fresh.until_closed().await, b"");
+    };
+    let (server, ()) = tokio::join!(server.restart(), asking);
+    assert!(server.table().await.is_empty());
 }
