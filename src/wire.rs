@@ -94,6 +94,9 @@ pub fn put_event(out: &mut Vec<u8>, event: &EventText<'_>) -> usize {
     if let Some(time) = event.time {
         put_member(out, "time", time);
     }
+    if let Some(traceparent) = event.traceparent {
+        put_member(out, "traceparent", traceparent);
+    }
     put_member(out, "created_at", event.created_at);
     let mut data_start = out.len();
     if let Some(data) = event.data {
@@ -137,6 +140,8 @@ pub struct EventJson<'a> {
     #[serde(borrow)]
     time: Option<Cow<'a, str>>,
     #[serde(borrow)]
+    traceparent: Option<Cow<'a, str>>,
+    #[serde(borrow)]
     created_at: Cow<'a, str>,
     #[serde(borrow, default, deserialize_with = "payload")]
     data: Option<&'a RawValue>,
@@ -153,6 +158,7 @@ impl EventJson<'_> {
             r#type: &self.r#type,
             subject: self.subject.as_deref(),
             time: self.time.as_deref(),
+            traceparent: self.traceparent.as_deref(),
             created_at: &self.created_at,
             data: self.data.map(RawValue::get),
         }

@@ -39,7 +39,12 @@ pub(super) async fn append(
     let key = idempotency_key(headers)?;
     let expected = expected_last_seq(headers, stream.as_ref())?;
     let bytes = body::read(headers, body, &app.settings).await?;
-    let context = Context { stream: stream.as_ref(), key: key.as_ref(), settings: &app.settings };
+    let context = Context {
+        stream: stream.as_ref(),
+        key: key.as_ref(),
+        traceparent: envelope::traceparent(headers),
+        settings: &app.settings,
+    };
     let Envelope { contents, is_batch } = envelope::read_request(headers, &bytes, &context)?;
     drop(bytes);
     if contents.is_empty() {

@@ -428,6 +428,7 @@ fn cors(app: &App) -> CorsLayer {
             header::IF_MATCH,
             HeaderName::from_static("idempotency-key"),
             HeaderName::from_static("last-event-id"),
+            HeaderName::from_static("traceparent"),
         ])
         .expose_headers([
             header::WWW_AUTHENTICATE,

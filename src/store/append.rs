@@ -218,19 +218,19 @@ impl Appender {
             });
             query.push(
                 ") SELECT log.seq, log.stream, log.source, log.id, log.type, log.subject, log.time, log.created_at,
-                          log.data, ids.seq, ids.id, ids.stream, ids.source
+                          log.data, log.traceparent, ids.seq, ids.id, ids.stream, ids.source
                    FROM wanted JOIN ids USING (id, stream, source) LEFT JOIN log ON log.seq = ids.seq",
             );
             let mut rows = query.build().fetch(&mut self.connection);
             while let Some(row) = rows.try_next().await? {
                 let found = match row.try_get::<Option<i64>, _>(0)? {
                     Some(_) => Known::Stored(Box::new(row::event(&row)?)),
-                    None => Known::Trimmed(from_sql(row.try_get(9)?)),
+                    None => Known::Trimmed(from_sql(row.try_get(10)?)),
                 };
                 let key = IdKey {
-                    id: Arc::from(row.try_get::<&str, _>(10)?),
-                    stream: StreamName::stored(Arc::from(row.try_get::<&str, _>(11)?)),
-                    source: Arc::from(row.try_get::<&str, _>(12)?),
+                    id: Arc::from(row.try_get::<&str, _>(11)?),
+                    stream: StreamName::stored(Arc::from(row.try_get::<&str, _>(12)?)),
+                    source: Arc::from(row.try_get::<&str, _>(13)?),
                 };
                 known.insert(key, found);
             }
