@@ -11,6 +11,7 @@ pub mod event;
 pub mod frames;
 pub mod http;
 pub mod log;
+pub mod metrics;
 pub mod sse;
 pub mod store;
 pub mod wire;

@@ -3,7 +3,7 @@
 
 use evertail::config::{CLIENT_SETTINGS, SETTINGS};
 use evertail::event::RetentionRules;
-use evertail::http::ProblemCode;
+use evertail::http::{ProblemCode, all_metrics};
 use evertail::log::{Log, LogSettings};
 use evertail::store::StoreSettings;
 use sqlx::{ConnectOptions, sqlite::SqliteConnectOptions};
@@ -13,19 +13,20 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 /// What each module at the root of `src` may import of the others.
-const LAYERS: [(&str, &[&str]); 13] = [
+const LAYERS: [(&str, &[&str]); 14] = [
     ("event", &[]),
     ("sse", &[]),
     ("config", &["event"]),
+    ("metrics", &[]),
     ("wire", &["event"]),
     ("frames", &["event", "sse", "wire"]),
     ("store", &["event"]),
-    ("log", &["event", "frames", "store", "wire"]),
+    ("log", &["event", "frames", "metrics", "store", "wire"]),
     ("auth", &["event", "log", "wire"]),
-    ("http", &["auth", "config", "event", "frames", "log", "sse", "wire"]),
+    ("http", &["auth", "config", "event", "frames", "log", "metrics", "sse", "wire"]),
     ("client", &["sse", "wire"]),
     ("bench", &[]),
-    ("cli", &["auth", "bench", "client", "config", "event", "http", "log", "store", "wire"]),
+    ("cli", &["auth", "bench", "client", "config", "event", "http", "log", "metrics", "store", "wire"]),
     ("lib", &[]),
 ];
 
@@ -346,6 +347,28 @@ fn every_dependency_has_its_reason() {
         })
         .collect();
     assert_eq!(documented, dependencies);
+}
+
+#[test]
+fn every_metric_is_documented_as_it_is_declared() {
+    let mut documented: Vec<Vec<String>> = rows("docs/metrics.md");
+    documented.retain(|row| row[0] != "metric");
+    let mut declared: Vec<Vec<String>> = all_metrics()
+        .into_iter()
+        .map(|metric| {
+            let label = match metric.label {
+                None if metric.name == "evertail_build_info" => "`version`".to_owned(),
+                None => String::new(),
+                // There are too many; docs/api.md has a table of them.
+                Some(("code", _)) => "`code`".to_owned(),
+                Some((name, values)) => format!("`{name}`: {}", values.join(", ")),
+            };
+            vec![format!("`{}`", metric.name), metric.kind.as_str().to_owned(), label, metric.help.to_owned()]
+        })
+        .collect();
+    documented.sort();
+    declared.sort();
+    assert_eq!(documented, declared);
 }
 
 #[test]

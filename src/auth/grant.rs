@@ -1,4 +1,4 @@
-//! What someone may do: append to streams, read streams, administer.
+//! What someone may do: append to streams, read streams, administer, read the metrics.
 
 use crate::event::{Pattern, StreamName};
 use std::sync::Arc;
@@ -26,6 +26,8 @@ pub struct Grants {
     pub read: Arc<[Pattern]>,
     /// Trims, holds and tokens. Reads and appends nothing by itself.
     pub admin: bool,
+    /// The metrics, which `admin` has too.
+    pub metrics: bool,
 }
 
 impl Grants {
@@ -78,6 +80,7 @@ mod tests {
             append: Grants::patterns(append.iter().copied()).unwrap().into(),
             read: Grants::patterns(read.iter().copied()).unwrap().into(),
             admin: false,
+            metrics: false,
         };
         let stream = |name| StreamName::parse(name).unwrap();
         assert!(!grants(&[], &["*"]).may_append(&stream("a")));

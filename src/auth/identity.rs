@@ -55,7 +55,7 @@ impl Identity {
     }
 
     pub(super) fn anonymous(read: Arc<[Pattern]>) -> Self {
-        let grants = Grants { append: Arc::new([]), read, admin: false };
+        let grants = Grants { append: Arc::new([]), read, admin: false, metrics: false };
         Self::new("anonymous".to_owned(), grants, None, Basis::Anonymous)
     }
 
@@ -64,6 +64,7 @@ impl Identity {
             append: token.append.clone().into(),
             read: token.read.clone().into(),
             admin: token.admin,
+            metrics: token.metrics,
         };
         let name = format!("token:{}:{}", token.id, token.name);
         Self::new(name, grants, token.expires_at, Basis::Token(token.id.clone()))
@@ -80,6 +81,7 @@ impl Identity {
             append: patterns(&sealed.append)?.into(),
             read: patterns(&sealed.read)?.into(),
             admin: sealed.admin,
+            metrics: sealed.metrics,
         };
         let expires_at = Timestamp::from_microseconds(sealed.expires_at?);
         Some(Self::of_subject(sealed.subject.as_deref()?, grants, expires_at))
@@ -96,6 +98,7 @@ impl Identity {
                 sealed.append = texts(&self.grants.append);
                 sealed.read = texts(&self.grants.read);
                 sealed.admin = self.grants.admin;
+                sealed.metrics = self.grants.metrics;
                 sealed.expires_at = self.expires_at.map(Timestamp::microseconds);
             }
             Basis::Anonymous => return None,
@@ -108,7 +111,7 @@ impl Identity {
         let may_read = self.grants.read.iter().any(|pattern| pattern.matches(stream.as_str()));
         let read: Vec<Pattern> =
             may_read.then(|| Pattern::Exact(stream.as_str().to_owned())).into_iter().collect();
-        self.grants = Grants { append: Arc::new([]), read: read.into(), admin: false };
+        self.grants = Grants { append: Arc::new([]), read: read.into(), admin: false, metrics: false };
     }
 
     /// Whether it may read anything at all. Not a question of whether that is there.

@@ -43,6 +43,8 @@ struct Granted {
     read: Vec<String>,
     #[serde(default)]
     admin: bool,
+    #[serde(default)]
+    metrics: bool,
 }
 
 impl Jwts {
@@ -102,7 +104,8 @@ impl Jwts {
             }
         };
         check_subject(&sub).map_err(|_| Refused::Invalid)?;
-        let grants = Grants { append: append.into(), read: read.into(), admin: evertail.admin };
+        let (append, read) = (append.into(), read.into());
+        let grants = Grants { append, read, admin: evertail.admin, metrics: evertail.metrics };
         let expires_at = Timestamp::from_microseconds(((exp + LEEWAY_SECONDS as f64) * 1e6) as i64);
         Ok(Identity::of_subject(&sub, grants, expires_at))
     }

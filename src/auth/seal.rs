@@ -55,6 +55,8 @@ pub(super) struct Sealed {
     pub(super) read: Vec<String>,
     #[serde(skip_serializing_if = "std::ops::Not::not", default)]
     pub(super) admin: bool,
+    #[serde(skip_serializing_if = "std::ops::Not::not", default)]
+    pub(super) metrics: bool,
 }
 
 /// Seals, and opens what it has sealed. Debug does not show the key: ring's does not.

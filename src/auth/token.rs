@@ -66,6 +66,7 @@ impl TokenDraft {
             append: self.grants.append.to_vec(),
             read: self.grants.read.to_vec(),
             admin: self.grants.admin,
+            metrics: self.grants.metrics,
             created_at: Timestamp::EPOCH,
             expires_at: self.expires_at,
             revoked_at: None,
@@ -85,6 +86,7 @@ pub fn shown(token: &StoredToken, secret: Option<&Secret>) -> TokenJson {
         append: texts(&token.append),
         read: texts(&token.read),
         admin: token.admin,
+        metrics: token.metrics,
         created_at: token.created_at.to_string(),
         expires_at: time(token.expires_at),
         revoked_at: time(token.revoked_at),
@@ -124,7 +126,7 @@ mod tests {
     use super::*;
 
     fn draft() -> TokenDraft {
-        let grants = Grants { append: Arc::new([]), read: Arc::new([]), admin: true };
+        let grants = Grants { append: Arc::new([]), read: Arc::new([]), admin: true, metrics: false };
         TokenDraft { name: Arc::from("n"), grants, expires_at: None }
     }
 

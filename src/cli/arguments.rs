@@ -98,6 +98,7 @@ pub fn command() -> Command {
         .subcommand(super::trim::command())
         .subcommand(super::hold::command())
         .subcommand(super::token::command())
+        .subcommand(super::top::command())
         .subcommand(super::bench::command())
 }
 

@@ -18,6 +18,7 @@ mod progress;
 mod serve;
 mod tail;
 mod token;
+mod top;
 mod trim;
 
 pub use arguments::command;
@@ -123,6 +124,7 @@ pub fn run() -> ExitCode {
             Some(("import", matches)) => runtime.block_on(import::run(matches)),
             Some(("tail", matches)) => runtime.block_on(tail::run(matches)),
             Some(("token", matches)) => runtime.block_on(token::run(matches)),
+            Some(("top", matches)) => runtime.block_on(top::run(matches)),
             Some(("trim", matches)) => runtime.block_on(trim::run(matches)),
             serve => {
                 let streams = serve::stream_threads()?;

@@ -12,15 +12,20 @@ use crate::store::StoreSettings;
 use clap::ArgMatches;
 use rustix::process::{Resource, Rlimit, getrlimit, setpriority_process, setrlimit};
 use std::io::{self, IsTerminal};
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
+use tokio::net::TcpListener;
 use tokio::runtime::{Handle, Runtime};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{oneshot, watch};
+use tokio::task::JoinHandle;
 use tracing_subscriber::EnvFilter;
 
 /// Descriptors kept for the file, its companions, the read connections and the process itself.
 const DESCRIPTORS_RESERVED: u64 = 128;
+/// Most connections of the port that is for who operates the server: a few scrapers and probes.
+const OPERATORS_MAX: usize = 32;
 /// What the threads of open streams give way by. *Units*: nice levels.
 ///
 /// *Source*: measured with 10,000 readers and 10 events/s: without it an ack waits for the readers of the event before.
@@ -45,11 +50,10 @@ pub(super) async fn run(matches: &ArgMatches, streams: &Handle) -> Result<Exit, 
     // From here on a signal is a clean stop, however early it comes.
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
-    let listener = http::bind(config.listen).map_err(|source| {
-        let next = "stop what listens there, or choose another address with --listen";
-        Failure::failed(format!("{} cannot be listened on: {source}; {next}", config.listen))
-    })?;
+    let listener = listen(config.listen, "--listen")?;
     let address = listener.local_addr()?;
+    let operating = config.metrics_listen.map(|own| listen(own, "--metrics-listen")).transpose()?;
+    let operating_address = operating.as_ref().map(TcpListener::local_addr).transpose()?;
     let (log, mut task) =
         Log::open(log_settings(&config)).await.map_err(|error| Failure::from_error(&error, ""))?;
     let file = std::path::absolute(&config.file).unwrap_or_else(|_| config.file.clone());
@@ -60,6 +64,7 @@ pub(super) async fn run(matches: &ArgMatches, streams: &Handle) -> Result<Exit, 
         page = format!("{scheme}://{address}/"),
         api = format!("{scheme}://{address}/api/v1"),
         file = %file.display(),
+        metrics = format!("{scheme}://{}/metrics", operating_address.unwrap_or(address)),
         log = log.id(),
         last_seq = log.bounds().last_seq,
         connections_max,
@@ -73,11 +78,19 @@ pub(super) async fn run(matches: &ArgMatches, streams: &Handle) -> Result<Exit, 
     let (closing, closing_seen) = watch::channel(None);
     let service =
         Service::new(log.clone(), auth, http_settings(&config, address.ip().is_loopback()), closing_seen);
+    let connections = connection_settings(&config, connections_max, streams, tls);
+    let (service, operators) = match operating {
+        Some(listener) => {
+            let is_loopback = listener.local_addr()?.ip().is_loopback();
+            let (service, apart) = service.apart(http_settings(&config, is_loopback));
+            (service, Some(Operators::serve(listener, apart, connections.clone())))
+        }
+        None => (service, None),
+    };
     let (stop, stopped) = oneshot::channel::<()>();
-    let server =
-        http::serve(listener, service, connection_settings(&config, connections_max, streams, tls), async {
-            let _ = stopped.await;
-        });
+    let server = http::serve(listener, service, connections, async {
+        let _ = stopped.await;
+    });
     let mut server = std::pin::pin!(server);
     let failed = tokio::select! {
         () = &mut server => unreachable!("the server ends only when stopped"),
@@ -95,6 +108,10 @@ pub(super) async fn run(matches: &ArgMatches, streams: &Handle) -> Result<Exit, 
         _ = terminate.recv() => return Ok(Exit::Interrupted),
         _ = interrupt.recv() => return Ok(Exit::Interrupted),
     }
+    // Until here whoever asks is told that the server is stopping.
+    if let Some(operators) = operators {
+        operators.stop().await?;
+    }
     if let Some(error) = failed {
         return Err(Failure::from_error(&error, ""));
     }
@@ -102,6 +119,35 @@ pub(super) async fn run(matches: &ArgMatches, streams: &Handle) -> Result<Exit, 
     task.wait().await.map_err(|error| Failure::from_error(&error, ""))?;
     tracing::info!("stopped");
     Ok(Exit::Ok)
+}
+
+fn listen(address: SocketAddr, flag: &str) -> Result<TcpListener, Failure> {
+    http::bind(address).map_err(|source| {
+        let next = format!("stop what listens there, or choose another address with {flag}");
+        Failure::failed(format!("{address} cannot be listened on: {source}; {next}"))
+    })
+}
+
+/// The port that is for who operates the server.
+struct Operators {
+    stop: oneshot::Sender<()>,
+    task: JoinHandle<()>,
+}
+
+impl Operators {
+    fn serve(listener: TcpListener, service: Service, settings: ConnectionSettings) -> Self {
+        let (stop, stopped) = oneshot::channel();
+        let settings = ConnectionSettings { connections_max: OPERATORS_MAX, ..settings };
+        let task = tokio::spawn(http::serve(listener, service, settings, async {
+            let _ = stopped.await;
+        }));
+        Self { stop, task }
+    }
+
+    async fn stop(self) -> Result<(), Failure> {
+        let _ = self.stop.send(());
+        self.task.await.map_err(|error| Failure::from_error(&error, "report it"))
+    }
 }
 
 async fn authentication(log: &Log, config: &AuthConfig) -> Result<Auth, Failure> {

@@ -46,6 +46,12 @@ pub(super) fn command() -> Command {
                         .action(ArgAction::SetTrue)
                         .help("It may trim, hold, and make tokens"),
                 )
+                .arg(
+                    Arg::new("metrics")
+                        .long("metrics")
+                        .action(ArgAction::SetTrue)
+                        .help("It may read the metrics; for a scraper"),
+                )
                 .arg(text(
                     "expires",
                     "AGE",
@@ -174,6 +180,7 @@ fn body(matches: &ArgMatches) -> Result<Vec<u8>, Failure> {
     members.insert("append".into(), list(matches, "append").into());
     members.insert("read".into(), list(matches, "read").into());
     members.insert("admin".into(), matches.get_flag("admin").into());
+    members.insert("metrics".into(), matches.get_flag("metrics").into());
     if let Some(expires) = matches.get_one::<String>("expires") {
         members.insert("expires_in".into(), expires.as_str().into());
     }
@@ -183,12 +190,15 @@ fn body(matches: &ArgMatches) -> Result<Vec<u8>, Failure> {
 
 /// *Errors*: it would be of no use.
 fn check_grants(matches: &ArgMatches) -> Result<(), Failure> {
-    let is_something =
-        matches.get_flag("admin") || matches.contains_id("append") || matches.contains_id("read");
+    let is_something = ["admin", "metrics"].iter().any(|flag| matches.get_flag(flag))
+        || matches.contains_id("append")
+        || matches.contains_id("read");
     if is_something {
         return Ok(());
     }
-    Err(Failure::usage("the token would allow nothing; give it any of --append, --read and --admin"))
+    Err(Failure::usage(
+        "the token would allow nothing; give it any of --append, --read, --admin and --metrics",
+    ))
 }
 
 fn draft(matches: &ArgMatches) -> Result<TokenDraft, Failure> {
@@ -217,6 +227,7 @@ fn draft(matches: &ArgMatches) -> Result<TokenDraft, Failure> {
         append: patterns("append")?.into(),
         read: patterns("read")?.into(),
         admin: matches.get_flag("admin"),
+        metrics: matches.get_flag("metrics"),
     };
     Ok(TokenDraft { name, grants, expires_at })
 }
@@ -252,6 +263,7 @@ fn in_words(TokensJson { tokens }: &TokensJson) -> Vec<String> {
             }
         }
         grants.extend(token.admin.then(|| "admin".to_owned()));
+        grants.extend(token.metrics.then(|| "metrics".to_owned()));
         let until = match (&token.revoked_at, &token.expires_at) {
             (Some(at), _) => format!("revoked {at}"),
             (None, Some(at)) => format!("until {at}"),

@@ -1,4 +1,4 @@
-//! What operators ask: trims, holds and tokens. Bodies and answers are those of the routes.
+//! What operators ask: trims, holds, tokens and metrics. Bodies and answers are those of the routes.
 
 use super::{Client, ClientError};
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
@@ -54,6 +54,18 @@ impl Client {
     /// all the same.
     pub async fn revoke_token(&self, id: &str) -> Result<String, ClientError> {
         self.ask(Method::DELETE, &format!("/admin/tokens/{}", part(id)), None).await
+    }
+
+    /// Where the metrics are.
+    pub fn metrics_url(&self) -> String {
+        format!("{}/metrics", self.base)
+    }
+
+    /// The metrics, as text for Prometheus.
+    ///
+    /// *Errors*: the server refuses, or does not answer. *Cancel safety*: safe.
+    pub async fn metrics(&self) -> Result<String, ClientError> {
+        self.ask(Method::GET, "/metrics", None).await
     }
 }
 

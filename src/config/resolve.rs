@@ -69,6 +69,8 @@ pub struct AuthConfig {
 #[expect(missing_docs, reason = "the table says what each is")]
 pub struct Config {
     pub listen: SocketAddr,
+    /// `None` for that of the API.
+    pub metrics_listen: Option<SocketAddr>,
     pub file: PathBuf,
     /// Certificate and key.
     pub tls: Option<(PathBuf, PathBuf)>,
@@ -149,6 +151,7 @@ pub fn resolve(raw: &Raw, state_directory: Option<PathBuf>) -> Result<Config, Co
     };
     let config = Config {
         listen: r.parse(&table::LISTEN, SocketAddr::from(([127, 0, 0, 1], 8888))),
+        metrics_listen: r.some_address(&table::METRICS_LISTEN),
         file,
         tls: r.paths(&table::TLS_CERTIFICATE, &table::TLS_KEY),
         auth: r.auth(),
@@ -201,8 +204,11 @@ pub fn resolve(raw: &Raw, state_directory: Option<PathBuf>) -> Result<Config, Co
         ),
     };
     let is_open = r.choice(&table::ALLOW_UNAUTHENTICATED, &[("true", true), ("false", false)]);
-    if !config.listen.ip().is_loopback() && config.auth.is_none() && !is_open {
-        r.refuse(&table::LISTEN, "a loopback address, or set EVERTAIL_AUTH=on to serve who has a token, or EVERTAIL_ALLOW_UNAUTHENTICATED=true to serve everyone who can reach it");
+    let is_guarded = config.auth.is_some() || is_open;
+    let listens = [(Some(config.listen), table::LISTEN), (config.metrics_listen, table::METRICS_LISTEN)];
+    let is_exposed = |address: Option<SocketAddr>| address.is_some_and(|address| !address.ip().is_loopback());
+    for (_, setting) in listens.iter().filter(|(address, _)| !is_guarded && is_exposed(*address)) {
+        r.refuse(setting, "a loopback address, or set EVERTAIL_AUTH=on to serve who has a token, or EVERTAIL_ALLOW_UNAUTHENTICATED=true to serve everyone who can reach it");
     }
     if config.batch_bytes_max < config.event_bytes_max {
         r.refuse(&table::BATCH_BYTES_MAX, "at least EVERTAIL_EVENT_BYTES_MAX");
@@ -269,6 +275,21 @@ mod tests {
         assert!(with(&[open]).is_err());
         assert!(with(&[open, ("EVERTAIL_AUTH", "on")]).unwrap().auth.is_some());
         assert_eq!(with(&[]).unwrap().auth, None);
+    }
+
+    #[test]
+    fn metrics_have_a_port_of_their_own_by_the_same_rule() {
+        assert_eq!(with(&[]).unwrap().metrics_listen, None);
+        let own = |address| ("EVERTAIL_METRICS_LISTEN", address);
+        let port = with(&[own("127.0.0.1:9464")]).unwrap().metrics_listen.unwrap().port();
+        assert_eq!(port, 9464);
+        let errors = with(&[own("0.0.0.0:9464"), ("EVERTAIL_LISTEN", "0.0.0.0:1")]).unwrap_err();
+        let variables: Vec<&str> = errors.0.iter().map(|error| error.variable).collect();
+        assert_eq!(variables, ["EVERTAIL_LISTEN", "EVERTAIL_METRICS_LISTEN"]);
+        for allowed in [("EVERTAIL_AUTH", "on"), ("EVERTAIL_ALLOW_UNAUTHENTICATED", "true")] {
+            assert!(with(&[own("0.0.0.0:9464"), allowed]).is_ok());
+        }
+        assert!(with(&[own("9464")]).is_err());
     }
 
     #[test]

@@ -4,6 +4,7 @@ use super::resolve::{AuthConfig, ConfigError, ConfigErrors, JwtKeys, Raw};
 use super::table::{self, Setting};
 use super::values;
 use crate::event::StreamRetention;
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
@@ -77,6 +78,11 @@ impl<'a> Resolver<'a> {
             self.refuse(setting, setting.range);
             fallback
         })
+    }
+
+    /// An address; none where nothing is given.
+    pub(super) fn some_address(&mut self, setting: &Setting) -> Option<SocketAddr> {
+        (!self.text(setting).is_empty()).then(|| self.parse(setting, SocketAddr::from(([127, 0, 0, 1], 0))))
     }
 
     fn within(&mut self, setting: &Setting, number: Option<u64>, min: u64, max: u64) -> u64 {

@@ -37,6 +37,10 @@ settings! {
         "Address and port to listen on.",
         "an IP address and a port; port 0 takes a free one",
         "To be reached from other machines. Anything but loopback also needs EVERTAIL_AUTH or EVERTAIL_ALLOW_UNAUTHENTICATED.";
+    METRICS_LISTEN: "EVERTAIL_METRICS_LISTEN" = "",
+        "Address and port of /metrics, /healthz and /readyz alone; empty is the port of the API, which has no /metrics otherwise.",
+        "an IP address and a port such as 127.0.0.1:9464; empty for none of its own",
+        "Where the API is public, or behind a proxy, and the metrics are to be neither. Like EVERTAIL_LISTEN off loopback.";
     FILE: "EVERTAIL_FILE" = "data/evertail.db",
         "The log file, made if missing. Under systemd the default is evertail.db in $STATE_DIRECTORY.",
         "a path on a local disk",

@@ -87,6 +87,17 @@ impl Access {
         }
     }
 
+    /// *Errors*: the metrics are for who was granted them, and for who administers.
+    pub(super) fn check_metrics(&self) -> Result<(), Problem> {
+        match self {
+            Self::Known(_, identity) if !identity.grants.metrics && !identity.grants.admin => {
+                let detail = "this credential does not grant the metrics; use one that does";
+                Err(self.forbidden(detail.to_owned()))
+            }
+            _ => Ok(()),
+        }
+    }
+
     /// Whether anything at all may be read.
     pub(super) fn is_reader(&self) -> bool {
         match self {

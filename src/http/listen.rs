@@ -97,6 +97,7 @@ pub async fn serve(
 ) {
     let permits = Arc::new(Semaphore::new(settings.connections_max));
     let turned_away = Arc::new(Semaphore::new(turned_away_max(settings.connections_max)));
+    service.note_connections_max(settings.connections_max);
     let settings = Arc::new(settings);
     let stopping = watch::Sender::new(false);
     let mut connections = JoinSet::new();
@@ -138,6 +139,7 @@ pub async fn serve(
         }
         let (service, settings) = (service.clone(), settings.clone());
         let (places, stopping) = (permits.clone(), stopping.subscribe());
+        let connected = service.connected();
         connections.spawn(async move {
             let place = match place {
                 None if of_address.is_some() => {
@@ -151,7 +153,7 @@ pub async fn serve(
             if let Err(error) = connection::serve(socket, peer, service, settings, places, stopping).await {
                 tracing::debug!(error = &*error as &dyn std::error::Error, "a connection broke");
             }
-            drop((place, of_address, waiting));
+            drop((place, of_address, waiting, connected));
         });
     }
     drop(listener);

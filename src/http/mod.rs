@@ -1,6 +1,6 @@
 //! HTTP: the only place that knows axum.
 //!
-//! Layer L3. May import `auth`, `event`, `frames`, `wire`, `sse` and `log`; never `store`.
+//! Layer L3. May import `auth`, `event`, `frames`, `metrics`, `wire`, `sse` and `log`; never `store`.
 //!
 //! | file | holds |
 //! |---|---|
@@ -22,6 +22,7 @@
 //! | `streams` | which streams there are, and how much is in them |
 //! | `access`, `session` | who asks, and what that allows; cookies and tickets of pages |
 //! | `admin`, `tokens`, `members` | trims and holds; API tokens; the small JSON objects that ask for them |
+//! | `metrics` | what the server counts, for Prometheus |
 //! | `problem` | RFC 9457 |
 
 mod accept;
@@ -42,6 +43,7 @@ mod http2;
 mod limits;
 mod listen;
 mod members;
+mod metrics;
 mod origin;
 mod page;
 mod problem;
@@ -59,6 +61,7 @@ mod transfer;
 pub use envelope::{parse_body, parse_request};
 pub use limits::LimitSettings;
 pub use listen::{ConnectionSettings, bind, serve, turned_away_max};
+pub use metrics::all_metrics;
 pub use origin::OriginSettings;
 pub use problem::{Problem, ProblemCode};
 pub use query::parse_query;
@@ -70,6 +73,7 @@ use crate::log::Log;
 use access::Access;
 use ipnet::IpNet;
 use limits::{Client, Limits};
+use metrics::Metrics;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -131,6 +135,7 @@ pub(crate) struct App {
     /// Set once, when the server begins to stop; every open stream waits for it.
     closing: watch::Receiver<Option<Closing>>,
     limits: Arc<Limits>,
+    metrics: Arc<Metrics>,
     /// Who is let in; `None` where everyone is.
     auth: Option<Auth>,
     /// Of the request that is answered.

@@ -24,6 +24,9 @@ macro_rules! problem_codes {
             /// Every code, for tables and tests.
             pub const ALL: &[Self] = &[$(Self::$name),*];
 
+            /// The codes as they stand in bodies, by index.
+            pub(super) const NAMES: &[&str] = &[$($code),*];
+
             /// The code as it stands in the body.
             pub fn as_str(self) -> &'static str {
                 match self { $(Self::$name => $code,)* }
@@ -168,6 +171,11 @@ impl Problem {
     pub(super) fn read_failed(error: &(dyn std::error::Error + 'static)) -> Self {
         tracing::error!(error, "reading the log failed");
         Self::new(ProblemCode::ReadFailed, "try again; if it persists, look at the server's log")
+    }
+
+    /// What went wrong.
+    pub(super) fn code(&self) -> ProblemCode {
+        self.code
     }
 
     /// Adds a typed member to the body.

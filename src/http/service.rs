@@ -7,6 +7,7 @@ use super::access::{self, Access};
 use super::guard::{self, OverTls};
 use super::limits::{self, Client, Held, Limits};
 use super::listen::Peer;
+use super::metrics::{self, Connected};
 use super::stream::{self as event_stream, EventStream};
 use super::{
     App, Caller, Closing, HttpSettings, Problem, ProblemCode, accept, address, admin, append, body, close,
@@ -68,6 +69,8 @@ struct Shared {
     /// What is not the log.
     router: Router,
     cors: CorsLayer,
+    /// It answers for the log; else only for who operates the server.
+    has_log: bool,
 }
 
 impl Service {
@@ -81,25 +84,52 @@ impl Service {
         closing: watch::Receiver<Option<Closing>>,
     ) -> Self {
         let limits = Arc::new(Limits::new(&settings.limits));
-        let app = App { limits, log, settings: Arc::new(settings), closing, auth, access: Access::default() };
-        let router = Router::new()
-            .route("/", get(read::console))
-            .route("/healthz", get(read::healthz))
-            .route("/readyz", get(read::readyz))
-            .route("/admin/trim", post(admin::trim))
-            .route("/admin/holds", get(admin::holds))
-            .route("/admin/holds/{stream}/{name}", put(admin::hold).delete(admin::release))
-            .route("/admin/tokens", get(tokens::list).post(tokens::create))
-            .route("/admin/tokens/{id}", delete(tokens::revoke))
-            .route("/auth/session", post(session::begin).delete(session::end))
-            .route("/auth/tickets", post(session::ticket))
+        let metrics = Arc::default();
+        let app = App {
+            limits,
+            metrics,
+            log,
+            settings: Arc::new(settings),
+            closing,
+            auth,
+            access: Access::default(),
+        };
+        let router = beside_the_log(operating());
+        Self(Arc::new(Shared { cors: cors(&app), router, app, has_log: true }))
+    }
+
+    /// The same server on two ports: the API, and what is for who operates it, which is not on the first any more.
+    pub fn apart(self, settings: HttpSettings) -> (Self, Self) {
+        let Shared { app, .. } = &*self.0;
+        let of_log =
+            Shared { app: app.clone(), router: beside_the_log(health()), cors: cors(app), has_log: true };
+        let app = App { settings: Arc::new(settings), ..app.clone() };
+        let router = operating()
             .fallback(|| async {
-                Problem::new(ProblemCode::RouteNotFound, "the API is at /api/v1/{stream} and /api/v1/events")
+                Problem::new(ProblemCode::RouteNotFound, "this port has /metrics, /healthz and /readyz")
             })
             .method_not_allowed_fallback(|| async {
                 Problem::new(ProblemCode::MethodNotAllowed, ALLOW_SAYS)
             });
-        Self(Arc::new(Shared { cors: cors(&app), router, app }))
+        let of_operators = Shared { cors: cors(&app), app, router, has_log: false };
+        (Self(Arc::new(of_log)), Self(Arc::new(of_operators)))
+    }
+
+    /// Counts a connection of the API while the value lives.
+    pub(super) fn connected(&self) -> Option<Connected> {
+        self.0.has_log.then(|| Connected::new(&self.0.app.metrics))
+    }
+
+    /// Notes how many connections of the API there may be.
+    pub(super) fn note_connections_max(&self, max: usize) {
+        if self.0.has_log {
+            self.0.app.metrics.connections_max.set(max as u64);
+        }
+    }
+
+    /// The route of the log that a path is.
+    fn route_of<'p>(&self, path: &'p str) -> Option<Route<'p>> {
+        Route::of(path).filter(|_| self.0.has_log)
     }
 
     /// A place for a connection of this address; `None` if it has as many as it may. A trusted proxy has no limit.
@@ -217,6 +247,7 @@ impl Service {
             }
         };
         if let Some(problem) = answer.extensions_mut().remove::<Problem>() {
+            app.metrics.refusals.of(problem.code()).increment();
             let (rendered, body) = problem.render(id.to_str().unwrap_or_default()).into_parts();
             *answer.status_mut() = rendered.status;
             answer.headers_mut().remove(header::CONTENT_LENGTH);
@@ -228,7 +259,7 @@ impl Service {
 
     async fn dispatch(&self, parts: &Parts, body: Incoming, caller: &Caller) -> Result<Answer, Problem> {
         let app = &self.0.app;
-        match (&app.auth, Route::of(parts.uri.path())) {
+        match (&app.auth, self.route_of(parts.uri.path())) {
             (None, Some(route)) => self.of_the_log(app, route, parts, body, caller).await,
             (None, None) => Ok(Box::pin(self.elsewhere(app, parts, body)).await),
             (Some(auth), route) => Box::pin(self.authorised(auth, route, parts, body, caller)).await,
@@ -246,7 +277,8 @@ impl Service {
     ) -> Result<Answer, Problem> {
         let app = &self.0.app;
         let path = parts.uri.path();
-        let is_public = route.is_none() && !admin::is_route(path) && !path.starts_with("/auth/");
+        let is_public =
+            route.is_none() && !admin::is_route(path) && !path.starts_with("/auth/") && path != metrics::PATH;
         if is_public || session::is_end(&parts.method, &parts.uri, &parts.headers) {
             return Ok(self.elsewhere(app, parts, body).await);
         }
@@ -270,6 +302,9 @@ impl Service {
         }
         if admin::is_route(path) {
             access.check_admin()?;
+        }
+        if path == metrics::PATH {
+            access.check_metrics()?;
         }
         let log = app.log.by(access.origin(caller));
         let mut caller = caller.clone();
@@ -350,6 +385,33 @@ async fn on_the_log(
         (_, Route::Close(_)) => Ok(method_not_allowed("POST")),
         (_, Route::Event(_) | Route::Streams | Route::Totals(_)) => Ok(method_not_allowed("GET,HEAD")),
     }
+}
+
+/// What is not the log, with these routes too.
+fn beside_the_log(routes: Router) -> Router {
+    routes
+        .route("/", get(read::console))
+        .route("/admin/trim", post(admin::trim))
+        .route("/admin/holds", get(admin::holds))
+        .route("/admin/holds/{stream}/{name}", put(admin::hold).delete(admin::release))
+        .route("/admin/tokens", get(tokens::list).post(tokens::create))
+        .route("/admin/tokens/{id}", delete(tokens::revoke))
+        .route("/auth/session", post(session::begin).delete(session::end))
+        .route("/auth/tickets", post(session::ticket))
+        .fallback(|| async {
+            Problem::new(ProblemCode::RouteNotFound, "the API is at /api/v1/{stream} and /api/v1/events")
+        })
+        .method_not_allowed_fallback(|| async { Problem::new(ProblemCode::MethodNotAllowed, ALLOW_SAYS) })
+}
+
+/// Whether the process runs, and takes appends.
+fn health() -> Router {
+    Router::new().route("/healthz", get(read::healthz)).route("/readyz", get(read::readyz))
+}
+
+/// The routes of who operates the server.
+fn operating() -> Router {
+    health().route(metrics::PATH, get(metrics::scrape))
 }
 
 /// A route of the log.

@@ -6,6 +6,7 @@
 use super::accept::is_event_source;
 use super::access;
 use super::limits::{Held, OVERLOADED};
+use super::metrics::Metrics;
 use super::query::{Payload, ReadQuery};
 use super::service::{Answer, AnswerBody};
 use super::transfer::Transfer;
@@ -14,6 +15,7 @@ use crate::auth::Refused;
 use crate::event::{EventType, Pattern, Seq};
 use crate::frames::Format;
 use crate::log::{From, Gap, Log, Reader, ReaderOptions, Reset, Step};
+use crate::metrics::Notice;
 use crate::sse::{Block, KEEP_ALIVE, put_block};
 use crate::wire::{CursorData, GapData, NoticeData, ResetData, control};
 use axum::body::Body;
@@ -23,6 +25,7 @@ use serde::Serialize;
 use std::io;
 use std::net::IpAddr;
 use std::pin::{Pin, pin};
+use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::watch;
 use tokio::time::{Instant, Sleep, sleep_until};
@@ -52,6 +55,7 @@ pub(super) async fn open(
 /// A stream that says why there is none now, and when to come back.
 pub(super) fn refuse(app: &App, reason: &str) -> Answer {
     let mut out = Vec::new();
+    count_notice(&app.metrics, reason);
     put_notice(&mut out, reason, Some(random_between(app.settings.retry)));
     respond(AnswerBody::Whole(Body::from(out)))
 }
@@ -71,7 +75,7 @@ async fn open_at(app: &App, query: ReadQuery, caller: &Caller, place: Held) -> A
     let retry = random_between(app.settings.retry);
     let resume = match app.log.resume(from, query.log_id.as_deref(), &query.selection).await {
         Ok(resume) => resume,
-        Err(error) => return unavailable(&error, retry),
+        Err(error) => return unavailable(app, &error, retry),
     };
     let mut options = query.reader_options(&app.settings, format);
     let one_stream = query.selection.one_stream();
@@ -80,7 +84,7 @@ async fn open_at(app: &App, query: ReadQuery, caller: &Caller, place: Held) -> A
     if let Some(stream) = one_stream {
         let closed_seq = match app.log.closed_seq(stream).await {
             Ok(closed_seq) => closed_seq,
-            Err(error) => return unavailable(&error, retry),
+            Err(error) => return unavailable(app, &error, retry),
         };
         options.through = options.through.into_iter().chain(closed_seq).min();
         // Whoever follows some events of the stream is told of its end like everyone else.
@@ -90,6 +94,7 @@ async fn open_at(app: &App, query: ReadQuery, caller: &Caller, place: Held) -> A
         }
     }
     let mut reader = query.reader(&app.log, resume.cursor, options.clone());
+    reader.count();
     if !matches!(from, From::After(1..)) || resume.reset.is_some() {
         reader.begin_here();
     }
@@ -109,7 +114,7 @@ async fn open_at(app: &App, query: ReadQuery, caller: &Caller, place: Held) -> A
             return answer;
         }
         Ok(_) => {}
-        Err(error) => return unavailable(&error, retry),
+        Err(error) => return unavailable(app, &error, retry),
     }
     let silent_until = Instant::now() + app.settings.keep_alive;
     if search.is_none() {
@@ -117,6 +122,8 @@ async fn open_at(app: &App, query: ReadQuery, caller: &Caller, place: Held) -> A
     }
     let stream = EventStream {
         log: app.log.clone(),
+        metrics: app.metrics.clone(),
+        frames: 0,
         reader,
         search,
         reset: resume.reset,
@@ -157,12 +164,15 @@ async fn look_back(
     // What came after the search began, and was trimmed before it ended, is told as a gap.
     let cursor = cursor.map_err(|error| Problem::read_failed(&error))?.min(last);
     tracing::info!(%client, cursor, "stream opened");
-    Ok(query.reader(&log, cursor, options))
+    let mut reader = query.reader(&log, cursor, options);
+    reader.count();
+    Ok(reader)
 }
 
-fn unavailable(error: &(dyn std::error::Error + 'static), retry: Duration) -> Answer {
+fn unavailable(app: &App, error: &(dyn std::error::Error + 'static), retry: Duration) -> Answer {
     Problem::read_failed(error);
     let mut out = Vec::new();
+    count_notice(&app.metrics, Closing::Unavailable.reason());
     put_notice(&mut out, Closing::Unavailable.reason(), Some(retry));
     respond(AnswerBody::Whole(Body::from(out)))
 }
@@ -181,6 +191,9 @@ fn respond(body: AnswerBody) -> Answer {
 /// One open stream. Holds its reader and what the client has been told, and no events.
 pub(super) struct EventStream {
     log: Log,
+    metrics: Arc<Metrics>,
+    /// Frames of the chunk that is to be sent.
+    frames: u64,
     reader: Reader,
     /// Finds the reader that takes the place of this one. Meanwhile the client is given comments and no cursor: if the
     /// connection breaks, it comes back as it came, and the search begins anew.
@@ -234,6 +247,7 @@ impl EventStream {
         };
         self.record.bytes += opening.len() as u64;
         transfer.send(&opening).await?;
+        self.count_sent(&opening);
         loop {
             // The end of the server comes before everything else.
             let chunk = tokio::select! {
@@ -251,6 +265,7 @@ impl EventStream {
             // Reading first: SQLite's thread works while this one sends.
             let ((), sent) = tokio::join!(biased; self.reader.read_ahead(), transfer.send(&chunk));
             sent?;
+            self.count_sent(&chunk);
             if self.is_over {
                 break;
             }
@@ -262,8 +277,14 @@ impl EventStream {
     pub(super) fn turn_away(mut self: Box<Self>) -> Vec<u8> {
         self.record.reason = OVERLOADED;
         let mut out = Vec::new();
+        count_notice(&self.metrics, OVERLOADED);
         put_notice(&mut out, OVERLOADED, Some(self.retry));
         out
+    }
+
+    fn count_sent(&mut self, chunk: &Bytes) {
+        self.metrics.sent_frames.add(std::mem::take(&mut self.frames));
+        self.metrics.sent_bytes.add(chunk.len() as u64);
     }
 
     /// The next chunk, whole frames only; `None` ends the stream.
@@ -285,6 +306,8 @@ impl EventStream {
             };
             let data = ResetData { cursor, last_seq: self.log.bounds().last_seq, reason: reason.into() };
             put_control(&mut out, control::RESET, &data, None, retry.take());
+            self.metrics.resets.increment();
+            self.frames += 1;
         }
         self.put_cursor(&mut out, retry);
         Bytes::from(out)
@@ -306,6 +329,7 @@ impl EventStream {
             match self.reader.next().await {
                 Ok(Step::Page(page)) => {
                     self.record.events += page.events as u64;
+                    self.frames += page.events as u64;
                     if let Some(last_seq) = page.last_seq {
                         self.told = last_seq;
                         self.is_cursor_due = false;
@@ -324,6 +348,8 @@ impl EventStream {
                     let mut out = Vec::new();
                     let data = GapData { from, to, reason: "trimmed".into(), streams };
                     put_control(&mut out, control::GAP, &data, None, None);
+                    self.metrics.gaps.increment();
+                    self.frames += 1;
                     return Some(Bytes::from(out));
                 }
                 // Whoever came back without it would be told the gap again and again.
@@ -368,6 +394,7 @@ impl EventStream {
             log: self.log.id().to_owned(),
         };
         self.told = self.reader.cursor();
+        self.frames += 1;
         put_control(out, control::CURSOR, &data, Some(self.told), retry);
     }
 
@@ -375,6 +402,8 @@ impl EventStream {
     fn end(&mut self, reason: &'static str) -> Bytes {
         self.is_over = true;
         self.record.reason = reason;
+        self.frames += 1;
+        count_notice(&self.metrics, reason);
         let mut out = Vec::new();
         // During a search nothing has yet said when to come back.
         put_notice(&mut out, reason, self.search.is_some().then_some(self.retry));
@@ -397,6 +426,12 @@ async fn silence(timer: &mut Pin<Box<Sleep>>, until: Instant) {
         timer.as_mut().reset(until);
         timer.as_mut().await;
     }
+}
+
+fn count_notice(metrics: &Metrics, reason: &str) {
+    let notice = Notice::of(reason);
+    debug_assert!(notice.is_some(), "{reason} is no reason");
+    notice.into_iter().for_each(|notice| metrics.notices.of(notice).increment());
 }
 
 /// Says why the stream ends. Without an id, so that the client resumes exactly where it was.

@@ -68,6 +68,7 @@ fn draft(headers: &HeaderMap, body: &[u8]) -> Result<TokenDraft, Problem> {
     let read = object.take("read", patterns);
     let is_flag = |value: &Value| value.as_bool().ok_or("must be true or false".to_owned());
     let admin = object.take("admin", is_flag);
+    let metrics = object.take("metrics", is_flag);
     let expires_in = object.take_text("expires_in", |text| {
         config::age(text).and_then(after).ok_or("must be a duration such as 12h, 90d or 1year")
     });
@@ -82,10 +83,12 @@ fn draft(headers: &HeaderMap, body: &[u8]) -> Result<TokenDraft, Problem> {
         append: append.unwrap_or_default().into(),
         read: read.unwrap_or_default().into(),
         admin: admin.unwrap_or(false),
+        metrics: metrics.unwrap_or(false),
     };
-    let is_for_nothing = grants.append.is_empty() && grants.read.is_empty() && !grants.admin;
-    if is_for_nothing && !["append", "read", "admin"].iter().any(|member| object.has(member)) {
-        object.refuse("", "must grant something: any of append, read and admin");
+    let is_for_nothing =
+        grants.append.is_empty() && grants.read.is_empty() && !grants.admin && !grants.metrics;
+    if is_for_nothing && !["append", "read", "admin", "metrics"].iter().any(|member| object.has(member)) {
+        object.refuse("", "must grant something: any of append, read, admin and metrics");
     }
     object.finish()?;
     let name = name.expect("an object without errors has its name");

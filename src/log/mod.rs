@@ -1,6 +1,6 @@
 //! The log: order, durability and fan-out.
 //!
-//! Layer L2. May import `event`, `frames`, `wire` and `store`; knows no HTTP and no SQL.
+//! Layer L2. May import `event`, `frames`, `metrics`, `wire` and `store`; knows no HTTP and no SQL.
 //!
 //! # The way of an event
 //! [`Log::append`] puts a checked request into a bounded queue. The one writer task takes what is waiting as one batch,
@@ -20,6 +20,8 @@ mod own;
 mod plan;
 mod pulse;
 mod reader;
+mod readers;
+mod readings;
 mod resume;
 mod retention;
 mod streams;
@@ -43,6 +45,7 @@ pub use crate::store::{HeldStream, Hold, StoredToken, StreamTotals};
 use crate::event::{Event, Origin, Receipt, RetentionRules, Selection, Seq, Timestamp};
 use crate::store::{self, OpenError, Store, StoreError, StoreSettings};
 use history::History;
+use readings::Readable;
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
@@ -119,6 +122,7 @@ pub(crate) struct Shared {
     /// Set by the writer only, after the commit; wakes whoever has let someone in by them.
     tokens: watch::Sender<Arc<TokenTable>>,
     seal_key: SealKey,
+    readable: Readable,
 }
 
 impl Shared {
@@ -189,6 +193,7 @@ impl Log {
             queue_bytes_max: settings.queue_bytes_max,
             tokens: watch::Sender::new(tokens),
             seal_key,
+            readable: Readable::new(opened.disk.clone(), &settings, retained),
         });
         let (queue, commands) = mpsc::channel(settings.queue_requests_max);
         let loading = tokio::spawn(load_window(shared.clone()));
@@ -239,13 +244,18 @@ impl Log {
         let permit = permit.map_err(|_| AppendError::QueueFull)?;
         let (reply, answer) = oneshot::channel();
         let queued_at = Instant::now();
-        let queued = Queued { append, bytes, reply, permit };
+        let queued = Queued { append, bytes, queued_at, reply, permit };
+        self.shared.readable.waiting.enter(queued_at);
         self.queue.try_send(Command::Append(queued)).map_err(|error| match error {
             mpsc::error::TrySendError::Full(_) => AppendError::QueueFull,
             mpsc::error::TrySendError::Closed(_) => AppendError::Closed,
         })?;
         let outcome = answer.await.unwrap_or(Err(AppendError::Unavailable));
-        self.shared.history.pace.acked(queued_at.elapsed());
+        let waited = queued_at.elapsed();
+        self.shared.history.pace.acked(waited);
+        if outcome.is_ok() {
+            self.shared.readable.metrics.append_seconds.observe(waited);
+        }
         outcome
     }
 

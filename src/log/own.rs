@@ -60,6 +60,7 @@ struct TokenData<'a> {
     append: Vec<String>,
     read: Vec<String>,
     admin: bool,
+    metrics: bool,
     #[serde(skip_serializing_if = "Option::is_none")]
     expires_at: Option<String>,
 }
@@ -82,6 +83,7 @@ fn about_token(r#type: &'static str, token: &StoredToken) -> Content {
         append: texts(&token.append),
         read: texts(&token.read),
         admin: token.admin,
+        metrics: token.metrics,
         expires_at: token.expires_at.map(|time| time.to_string()),
     };
     event(r#type, None, &data)

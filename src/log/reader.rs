@@ -3,9 +3,11 @@
 //! Two states, one loop. Behind the window it pages the table (catch-up); within it takes shared bytes; at `last_seq`
 //! it waits for the next commit (live). Whoever falls out of the window is simply behind it again.
 
+use super::readers::Place;
 use super::{Bounds, Shared};
 use crate::event::{Selection, Seq, Timestamp};
 use crate::frames::{Format, Frames, Page, PageBuilder, page_of_texts};
+use crate::metrics::Source;
 use crate::store::{PageLimits, StoreError, TextPage};
 use std::sync::Arc;
 use tokio::sync::{Semaphore, watch};
@@ -91,6 +93,8 @@ pub struct Reader {
     text: Option<Arc<TextPage>>,
     /// What it shares with other readers of the same client: a page of the table is read under a permit of it.
     share: Option<Arc<Semaphore>>,
+    /// Where it tells how far it is, if it is of those that are counted.
+    place: Option<Place>,
     options: ReaderOptions,
 }
 
@@ -109,6 +113,7 @@ impl Reader {
             ahead: None,
             text: None,
             share: None,
+            place: None,
             options,
         }
     }
@@ -121,6 +126,12 @@ impl Reader {
     /// From now on it reads the table only while it holds a permit of this, as all others that share it.
     pub fn share_history(&mut self, share: Arc<Semaphore>) {
         self.share = Some(share);
+    }
+
+    /// From now on it counts as an open event stream, and tells how far it is.
+    pub fn count(&mut self) {
+        let is_live = self.shared.window.reaches(self.cursor);
+        self.place = Some(self.shared.readable.readers.enter(self.cursor, is_live));
     }
 
     /// It begins anew, so what single streams have lost by now is nothing that it misses: it is not told of it.
@@ -153,6 +164,7 @@ impl Reader {
             }
             let through = self.options.through.unwrap_or(Seq::MAX).min(bounds.last_seq);
             if self.cursor >= through {
+                self.tell_place(true);
                 return Ok(Step::CaughtUp);
             }
             if let Some(recent) = self.shared.window.after(self.cursor, self.options.page_bytes_max) {
@@ -165,6 +177,9 @@ impl Reader {
             // In a box, so that a live reader does not carry along the room of a query.
             match Box::pin(self.catch_up(through)).await {
                 Ok(Some((page, stream_trims))) => {
+                    if !self.is_catching_up && self.place.as_ref().is_some_and(Place::is_live) {
+                        self.shared.readable.metrics.lagged.increment();
+                    }
                     self.is_catching_up = true;
                     if stream_trims > self.told_trims {
                         if let Some(gap) = self.untold_gap() {
@@ -385,13 +400,25 @@ impl Reader {
         }
         self.cursor = page.cursor;
         self.remaining -= page.events as u64;
+        let source = if self.is_catching_up { Source::Table } else { Source::Window };
+        let metrics = &self.shared.readable.metrics;
+        metrics.reader_pages.of(source).increment();
+        metrics.reader_events.of(source).add(page.events as u64);
+        self.tell_place(!self.is_catching_up);
         page
+    }
+
+    fn tell_place(&self, is_live: bool) {
+        if let Some(place) = &self.place {
+            place.set(self.cursor, is_live);
+        }
     }
 
     fn skip_to(&mut self, to: Seq) -> Gap {
         let gap = Gap { from: self.cursor + 1, to, streams: Vec::new() };
         self.ahead = None;
         self.cursor = to;
+        self.tell_place(!self.is_catching_up);
         gap
     }
 }

@@ -54,10 +54,26 @@ impl Keeper {
         }
     }
 
-    pub(super) fn add(&mut self, events: &[Event]) {
+    /// Counts events that were appended, and returns their bytes.
+    pub(super) fn add(&mut self, events: &[Event]) -> u64 {
         let data = events.iter().filter_map(|event| event.content.data.as_deref());
+        let bytes = data.map(|data| data.len() as u64).sum::<u64>();
         self.events += events.len() as u64;
-        self.bytes += data.map(|data| data.len() as u64).sum::<u64>();
+        self.bytes += bytes;
+        bytes
+    }
+
+    /// How many events are retained, and their bytes.
+    pub(super) fn retained(&self) -> (u64, u64) {
+        (self.events, self.bytes)
+    }
+
+    /// About how many events of the log are to go, whether they may or not.
+    pub(super) fn excess_events(&self, first_seq: Seq) -> u64 {
+        let Excess { events, bytes, through } =
+            excess(&self.rules.log, self.events, self.bytes, self.old_seq);
+        let of_bytes = u128::from(bytes) * u128::from(self.events) / u128::from(self.bytes.max(1));
+        events.max(through.saturating_sub(first_seq - 1)).max(u64::try_from(of_bytes).unwrap_or(u64::MAX))
     }
 
     pub(super) fn take(&mut self, events: u64, bytes: u64) {
@@ -188,6 +204,7 @@ mod tests {
         keeper.found_old(vec![1_030]);
         assert_eq!(keeper.excess(1_025, now), Some(Excess { through: 1_030, ..Excess::default() }));
         assert_eq!(keeper.excess(1_031, now), None);
+        assert_eq!((keeper.excess_events(1_025), keeper.excess_events(1_031)), (6, 0));
         keeper.rest(now);
         assert_eq!(keeper.excess(1_025, now), None);
         assert!(keeper.excess(1_025, now + LOOK).is_some());

@@ -121,6 +121,11 @@ impl Window {
         }
     }
 
+    /// What it holds. *Units*: bytes.
+    pub(super) fn size_bytes(&self) -> usize {
+        self.read().bytes
+    }
+
     /// Whether the window holds what follows the cursor.
     pub(super) fn reaches(&self, cursor: Seq) -> bool {
         cursor >= self.read().floor

@@ -67,6 +67,7 @@ pub(super) enum Command {
 pub(super) struct Queued {
     pub(super) append: Append,
     pub(super) bytes: usize,
+    pub(super) queued_at: Instant,
     pub(super) reply: oneshot::Sender<Result<Vec<Receipt>, AppendError>>,
     /// Its share of the queue's bytes, given back when it is answered.
     #[expect(dead_code, reason = "held, not read")]
@@ -112,7 +113,7 @@ impl Writer {
         loading: JoinHandle<()>,
         settings: &LogSettings,
     ) -> Self {
-        let Opened { appender, state, lock, store: _ } = opened;
+        let Opened { appender, state, lock, store: _, disk: _ } = opened;
         let mut idle = tokio::time::interval(settings.notice_interval.max(Duration::from_millis(1)));
         idle.set_missed_tick_behavior(MissedTickBehavior::Delay);
         Self {
@@ -171,6 +172,7 @@ impl Writer {
                 Command::Token(command) => self.change_token(command).await?,
                 Command::Close => self.commands.close(),
             }
+            self.look_who_waits();
             self.pulse.beat(&self.shared.pulse);
             self.keep_up().await?;
             // Under load it is never idle, and what another process has revoked must not wait for that.
@@ -210,8 +212,24 @@ impl Writer {
         }
     }
 
+    /// Notes since when the oldest append waits that is not answered.
+    fn look_who_waits(&self) {
+        let waiting = &self.shared.readable.waiting;
+        match &self.carried {
+            Some(Command::Append(queued)) => waiting.set(queued.queued_at),
+            _ => {
+                // In this order: who comes in between is seen here, or sees that nobody waits and says so itself.
+                waiting.clear();
+                if !self.commands.is_empty() {
+                    waiting.enter(Instant::now());
+                }
+            }
+        }
+    }
+
     /// One batch: what waits now, up to the bounds. Never waits for more.
     fn gather(&mut self, first: Queued) -> Vec<Queued> {
+        self.shared.readable.waiting.set(first.queued_at);
         let (mut events, mut bytes) = (first.append.contents.len(), first.bytes);
         let mut batch = vec![first];
         while let Ok(command) = self.commands.try_recv() {
@@ -243,6 +261,7 @@ impl Writer {
         match outcome {
             Ok((plan, frames)) => {
                 self.publish(&plan.events, frames);
+                self.count(&batch, &plan);
                 ack(batch, plan.outcomes);
                 self.shared.history.pace.committed(began.elapsed());
                 Ok(())
@@ -264,6 +283,16 @@ impl Writer {
         }
     }
 
+    fn count(&self, batch: &[Queued], plan: &Plan) {
+        let metrics = &self.shared.readable.metrics;
+        let acked = plan.outcomes.iter().flatten().map(Vec::len).sum::<usize>();
+        metrics.repeated_events.add(acked.saturating_sub(plan.events.len()) as u64);
+        if !plan.events.is_empty() {
+            metrics.batch_events.observe(plan.events.len() as u64);
+            metrics.batch_requests.observe(batch.len() as u64);
+        }
+    }
+
     /// Makes a batch durable and returns what it became.
     ///
     /// Most batches need no look at the table: their seqs and ids are new and their streams open, and if not, the keys
@@ -275,8 +304,12 @@ impl Writer {
         if appends().all(|append| append.expected.is_none()) {
             let plan = plan(self.position, now, appends(), Knowledge::default());
             if plan.outcomes.iter().all(Result::is_ok) {
+                let began = Instant::now();
                 match encode_during(self.appender.append(&plan.events, &plan.origins), &plan.events).await {
-                    Ok(frames) => return Ok((plan, frames)),
+                    Ok((fsync, frames)) => {
+                        self.committed(began, fsync);
+                        return Ok((plan, frames));
+                    }
                     Err(CommitError::Conflict) => {}
                     Err(error) => return Err(error),
                 }
@@ -285,9 +318,20 @@ impl Writer {
         while !self.lock().await? {}
         let known = self.look_up(appends()).await.map_err(CommitError::Failed)?;
         let plan = plan(self.position, now, appends(), known);
-        let frames =
+        let began = Instant::now();
+        let (fsync, frames) =
             encode_during(self.appender.append_locked(&plan.events, &plan.origins), &plan.events).await?;
+        self.committed(began, fsync);
         Ok((plan, frames))
+    }
+
+    /// A commit of events is durable; of none, where there is nothing to say of its fsync.
+    fn committed(&self, began: Instant, fsync: Option<Duration>) {
+        let metrics = &self.shared.readable.metrics;
+        if let Some(fsync) = fsync {
+            metrics.commit_seconds.observe(began.elapsed());
+            metrics.fsync_seconds.observe(fsync);
+        }
     }
 
     /// Takes the write lock. False, with the lock released, if other processes had appended: their events come first.
@@ -366,6 +410,7 @@ impl Writer {
                     what: "it is missing; insert into the view `events`",
                 });
             }
+            self.shared.readable.metrics.noticed_events.add(page.events.len() as u64);
             self.publish(&page.events, Frames::encode(&page.events));
         }
         Ok(())
@@ -379,17 +424,21 @@ impl Writer {
         self.shared.last_created_at.store(last.created_at.microseconds(), Ordering::Release);
         self.shared.bounds.send_modify(|bounds| bounds.last_seq = last.seq);
         self.pulse.want();
-        self.keeper.add(events);
+        let bytes = self.keeper.add(events);
+        let metrics = &self.shared.readable.metrics;
+        metrics.appended_events.add(events.len() as u64);
+        metrics.appended_bytes.add(bytes);
+        self.show_retained();
     }
 }
 
 /// Waits for a commit, and meanwhile encodes what it commits: SQLite works on a thread of its own.
-async fn encode_during(
-    commit: impl Future<Output = Result<(), CommitError>>,
+async fn encode_during<T>(
+    commit: impl Future<Output = Result<T, CommitError>>,
     events: &[Event],
-) -> Result<Frames, CommitError> {
+) -> Result<(T, Frames), CommitError> {
     let (committed, frames) = tokio::join!(biased; commit, async { Frames::encode(events) });
-    committed.map(|()| frames)
+    committed.map(|told| (told, frames))
 }
 
 /// Waits until this time; for ever if there is none.

@@ -15,15 +15,16 @@ use super::blocks::Indexed;
 use super::notes::Notes;
 use super::read::{from_sql, log_state, to_sql};
 use super::shape::Shape;
-use super::{CommitError, LogState, StoreError, row};
+use super::{CommitError, Disk, LogState, StoreError, row};
 use crate::event::{Content, Event, Origin, Seq, StreamName};
 use futures_util::TryStreamExt;
 use sqlx::query::Query;
 use sqlx::sqlite::{Sqlite, SqliteArguments};
 use sqlx::{AssertSqlSafe, Connection, QueryBuilder, Row, SqliteConnection};
 use std::collections::HashMap;
-use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
 
 /// Pages in the WAL that make a checkpoint due.
 ///
@@ -72,13 +73,14 @@ pub enum Known {
 #[derive(Debug)]
 pub struct Appender {
     connection: SqliteConnection,
-    folder: PathBuf,
+    commit_began: CommitBegan,
+    disk: Disk,
     page_bytes: u64,
     pages_since_checkpoint: u64,
     /// It has been said that the WAL is large, and is not said again until it was small.
     is_wal_large: bool,
-    /// Where checkpoints are another program's: what would grow without end if it did none.
-    watched_wal: Option<PathBuf>,
+    /// The WAL is moved into the file here; else by another program.
+    is_checkpointing: bool,
     indexed: Indexed,
     notes: Notes,
 }
@@ -86,18 +88,20 @@ pub struct Appender {
 impl Appender {
     pub(super) fn new(
         connection: SqliteConnection,
-        folder: PathBuf,
+        commit_began: CommitBegan,
+        disk: Disk,
         page_bytes: u64,
         indexed: Indexed,
-        watched_wal: Option<PathBuf>,
+        is_checkpointing: bool,
     ) -> Self {
         Self {
             connection,
-            folder,
+            commit_began,
+            disk,
             page_bytes,
             pages_since_checkpoint: 0,
             is_wal_large: false,
-            watched_wal,
+            is_checkpointing,
             indexed,
             notes: Notes::default(),
         }
@@ -132,11 +136,16 @@ impl Appender {
         }
     }
 
-    /// Commits these events as one durable transaction. They are new, in order, and continue the log.
+    /// Commits these events as one durable transaction. They are new, in order, and continue the log. Returns how long COMMIT
+    /// itself took, its fsync included; nothing where there was nothing to commit.
     ///
     /// *Errors*: see [`CommitError`]; only after [`CommitError::Failed`] may they be stored all the same.
     /// *Cancel safety*: none; the writer task never drops it.
-    pub async fn append(&mut self, events: &[Event], origins: Origins<'_>) -> Result<(), CommitError> {
+    pub async fn append(
+        &mut self,
+        events: &[Event],
+        origins: Origins<'_>,
+    ) -> Result<Option<Duration>, CommitError> {
         self.execute(events, origins, true).await
     }
 
@@ -148,8 +157,12 @@ impl Appender {
         }
     }
 
-    /// Commits these events under the lock, and releases it.
-    pub async fn append_locked(&mut self, events: &[Event], origins: Origins<'_>) -> Result<(), CommitError> {
+    /// Commits these events under the lock, and releases it. Returns what [`Appender::append`] does.
+    pub async fn append_locked(
+        &mut self,
+        events: &[Event],
+        origins: Origins<'_>,
+    ) -> Result<Option<Duration>, CommitError> {
         self.execute(events, origins, false).await
     }
 
@@ -175,12 +188,12 @@ impl Appender {
         events: &[Event],
         origins: Origins<'_>,
         is_begin: bool,
-    ) -> Result<(), CommitError> {
+    ) -> Result<Option<Duration>, CommitError> {
         if events.is_empty() {
-            return if is_begin { Ok(()) } else { self.unlock().await };
+            return if is_begin { Ok(None) } else { self.unlock().await.map(|()| None) };
         }
         if cfg!(feature = "without-storage") {
-            return Ok(());
+            return Ok(None);
         }
         let shape = Shape::of(events, origins, is_begin);
         let arguments = shape.arguments(events).map_err(|error| CommitError::Failed(error.into()))?;
@@ -188,9 +201,10 @@ impl Appender {
             sqlx::query_with(AssertSqlSafe(shape.sql()), arguments).execute(&mut self.connection).await;
         match result {
             Ok(_) => {
+                let took = self.commit_began.elapsed();
                 self.count_pages(events);
                 self.notes.add(events);
-                Ok(())
+                Ok(Some(took))
             }
             Err(error) => Err(self.roll_back(error.into()).await),
         }
@@ -270,50 +284,79 @@ impl Appender {
         self.pages_since_checkpoint = CHECKPOINT_PAGES;
     }
 
-    /// Moves the WAL into the file when enough has gathered; or, where that is another program's, sees whether it is done.
+    /// Moves the WAL into the file when enough has gathered, and says whether it has; or, where that is another program's, sees
+    /// whether it is done.
     ///
     /// Ours and not SQLite's own, which runs inside COMMIT, before the ack, and hides its I/O errors: a failed fsync of
     /// the file would be forgotten, and the WAL that still held the events overwritten.
     ///
     /// *Errors*: [`CommitError::Full`] and [`CommitError::Busy`] lose nothing, the WAL just keeps growing.
-    pub async fn checkpoint_if_due(&mut self) -> Result<(), CommitError> {
+    pub async fn checkpoint_if_due(&mut self) -> Result<bool, CommitError> {
         if self.pages_since_checkpoint < CHECKPOINT_PAGES {
-            return Ok(());
+            return Ok(false);
         }
         self.pages_since_checkpoint = 0;
-        let bytes = match &self.watched_wal {
-            Some(wal) => std::fs::metadata(wal).map_or(0, |wal| wal.len()),
-            None => {
-                let row =
-                    sqlx::query("PRAGMA wal_checkpoint(PASSIVE)").fetch_one(&mut self.connection).await?;
-                let (pages, moved): (i64, i64) = (row.try_get(1)?, row.try_get(2)?);
-                u64::try_from(pages - moved).unwrap_or(0) * self.page_bytes
-            }
+        let bytes = if self.is_checkpointing {
+            let row = sqlx::query("PRAGMA wal_checkpoint(PASSIVE)").fetch_one(&mut self.connection).await?;
+            let (pages, moved): (i64, i64) = (row.try_get(1)?, row.try_get(2)?);
+            u64::try_from(pages - moved).unwrap_or(0) * self.page_bytes
+        } else {
+            self.disk.wal_bytes().unwrap_or(0)
         };
         let is_large = bytes > WAL_BYTES_WARNED;
-        match &self.watched_wal {
-            _ if !is_large || self.is_wal_large => {}
-            Some(_) => tracing::warn!(
-                bytes,
-                "the WAL is not moved into the file, which EVERTAIL_CHECKPOINTS leaves to another program; start that one"
-            ),
-            None => tracing::warn!(
-                bytes,
-                "the WAL cannot be moved into the file: another program keeps a transaction open"
-            ),
+        if is_large && !self.is_wal_large {
+            let why = match self.is_checkpointing {
+                true => "the WAL cannot be moved into the file: another program keeps a transaction open",
+                false => {
+                    "the WAL is not moved into the file, which EVERTAIL_CHECKPOINTS leaves to another program; start that one"
+                }
+            };
+            tracing::warn!(bytes, "{why}");
         }
         self.is_wal_large = is_large;
-        Ok(())
+        Ok(self.is_checkpointing)
     }
 
     /// What an unprivileged process may still write to the file's disk. *Units*: bytes. `None` when it cannot be told.
     pub fn free_bytes(&self) -> Option<u64> {
-        let disk = rustix::fs::statvfs(&self.folder).ok()?;
-        Some(disk.f_bavail.saturating_mul(disk.f_frsize))
+        self.disk.free_bytes()
     }
 
     /// Closes the connection; SQLite moves the rest of the WAL into the file.
     pub async fn close(self) -> Result<(), StoreError> {
         Ok(self.connection.close().await?)
+    }
+}
+
+/// When the last COMMIT began. SQLite's thread says so itself, however busy the others are, by the hook that it calls before it
+/// writes; when it has ended is known as the writer hears of it. Closer to the fsync leads only a VFS of our own, which is
+/// unsafe code.
+#[derive(Debug, Clone)]
+pub(super) struct CommitBegan {
+    start: Instant,
+    /// *Units*: nanoseconds after `start`.
+    at: Arc<AtomicU64>,
+}
+
+impl CommitBegan {
+    /// Has the connection note each of its commits from now on.
+    pub(super) async fn watch(connection: &mut SqliteConnection) -> Result<Self, sqlx::Error> {
+        let began = Self { start: Instant::now(), at: Arc::default() };
+        let noting = began.clone();
+        connection.lock_handle().await?.set_commit_hook(move || {
+            noting.at.store(noting.nanoseconds(), Ordering::Release);
+            // It goes on.
+            true
+        });
+        Ok(began)
+    }
+
+    fn nanoseconds(&self) -> u64 {
+        u64::try_from(self.start.elapsed().as_nanos()).unwrap_or(u64::MAX)
+    }
+
+    /// How long ago it was.
+    fn elapsed(&self) -> Duration {
+        Duration::from_nanos(self.nanoseconds().saturating_sub(self.at.load(Ordering::Acquire)))
     }
 }

@@ -21,6 +21,7 @@
 mod append;
 mod blocks;
 mod copy;
+mod disk;
 mod error;
 mod excess;
 mod holds;
@@ -41,6 +42,7 @@ mod vacuum;
 
 pub use append::{Appender, IdKey, Known, Origins};
 pub use copy::{CopyProgress, Restored, back_up, restore};
+pub use disk::Disk;
 pub use error::{CommitError, CopyError, InspectError, OpenError, StoreError};
 pub use excess::{Excess, Shares};
 pub use holds::{HeldStream, Hold};

@@ -1,8 +1,9 @@
 //! Opening the log file: lock, version, pragmas, durability of what is there, schema, pools; in that order.
 
+use super::append::CommitBegan;
 use super::blocks::Indexed;
 use super::read::log_state;
-use super::{Appender, CommitError, LogState, OpenError, Store, StoreError};
+use super::{Appender, CommitError, Disk, LogState, OpenError, Store, StoreError};
 use sqlx::migrate::Migrator;
 use sqlx::sqlite::{SqliteConnectOptions, SqlitePoolOptions, SqliteSynchronous};
 use sqlx::{AssertSqlSafe, ConnectOptions, Row, SqliteConnection};
@@ -48,6 +49,8 @@ pub struct Opened {
     pub appender: Appender,
     /// The log as it is, all of it durable.
     pub state: LogState,
+    /// Where it lies.
+    pub disk: Disk,
     /// Keeps other servers away while it lives.
     pub lock: File,
 }
@@ -109,9 +112,12 @@ pub async fn open(settings: &StoreSettings) -> Result<Opened, OpenError> {
         check_pragmas(&mut reader).await?;
     }
     let page_bytes = u64::try_from(page_bytes).unwrap_or(u64::from(PAGE_BYTES));
-    let watched_wal = (!settings.is_checkpointing).then(|| beside(path, "-wal"));
-    let appender = Appender::new(connection, folder(path), page_bytes, indexed.clone(), watched_wal);
-    Ok(Opened { store: Store::new(pool, indexed), appender, state, lock })
+    let disk = Disk::new(path, folder(path));
+    let commit_began = CommitBegan::watch(&mut connection).await.map_err(sqlite)?;
+    let (indexed_too, is_checkpointing) = (indexed.clone(), settings.is_checkpointing);
+    let appender =
+        Appender::new(connection, commit_began, disk.clone(), page_bytes, indexed_too, is_checkpointing);
+    Ok(Opened { store: Store::new(pool, indexed), appender, state, disk, lock })
 }
 
 /// What both kinds of connection have in common. Every pragma is set by name, defaults too.

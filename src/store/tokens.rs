@@ -21,6 +21,8 @@ pub struct StoredToken {
     pub read: Vec<Pattern>,
     /// It may trim, hold, and make tokens.
     pub admin: bool,
+    /// It may read the metrics.
+    pub metrics: bool,
     /// When it was made.
     pub created_at: Timestamp,
     /// When it ends, if it does.
@@ -30,7 +32,7 @@ pub struct StoredToken {
 }
 
 const SELECT: &str =
-    "SELECT id, name, hash, append, read, admin, created_at, expires_at, revoked_at FROM tokens";
+    "SELECT id, name, hash, append, read, admin, metrics, created_at, expires_at, revoked_at FROM tokens";
 
 impl Appender {
     /// All tokens, by id, revoked and expired ones too.
@@ -49,8 +51,8 @@ impl Appender {
 
     /// Adds a token. Call it under the lock.
     pub async fn add_token(&mut self, token: &StoredToken) -> Result<(), CommitError> {
-        let sql = "INSERT INTO tokens (id, name, hash, append, read, admin, created_at, expires_at)
-                   VALUES (?, ?, ?, ?, ?, ?, ?, ?)";
+        let sql = "INSERT INTO tokens (id, name, hash, append, read, admin, metrics, created_at, expires_at)
+                   VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)";
         sqlx::query(sql)
             .bind(token.id.clone())
             .bind(token.name.clone())
@@ -58,6 +60,7 @@ impl Appender {
             .bind(list(&token.append))
             .bind(list(&token.read))
             .bind(token.admin)
+            .bind(token.metrics)
             .bind(token.created_at.to_string())
             .bind(token.expires_at.map(|time| time.to_string()))
             .execute(self.connection())
@@ -99,8 +102,9 @@ fn token(row: &SqliteRow) -> Result<StoredToken, StoreError> {
         append: patterns(3)?,
         read: patterns(4)?,
         admin: row.try_get(5)?,
-        created_at: time(6)?.ok_or(damaged("a token has no time"))?,
-        expires_at: time(7)?,
-        revoked_at: time(8)?,
+        metrics: row.try_get(6)?,
+        created_at: time(7)?.ok_or(damaged("a token has no time"))?,
+        expires_at: time(8)?,
+        revoked_at: time(9)?,
     })
 }

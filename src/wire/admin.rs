@@ -103,6 +103,9 @@ pub struct TokenJson {
     pub read: Vec<String>,
     /// Whether it may trim, hold, and make tokens.
     pub admin: bool,
+    /// Whether it may read the metrics.
+    #[serde(default)]
+    pub metrics: bool,
     /// Since when it is.
     pub created_at: String,
     /// When it ends, if it does.

@@ -46,7 +46,8 @@ async fn token_until(
     admin: bool,
     expires_at: Option<Timestamp>,
 ) -> (String, String) {
-    let grants = Grants { append: patterns(append).into(), read: patterns(read).into(), admin };
+    let (append, read) = (patterns(append).into(), patterns(read).into());
+    let grants = Grants { append, read, admin, metrics: false };
     let (secret, token) = TokenDraft { name: Arc::from("t"), grants, expires_at }.make().unwrap();
     let id = token.id.to_string();
     let token = server.log.create_token(token).await.unwrap();

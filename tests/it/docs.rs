@@ -9,10 +9,11 @@ use tokio::io::AsyncReadExt;
 use tokio::process::Command;
 
 /// Documents with lines to run, and how many each has at least: fewer would mean that they are not found.
-const DOCUMENTS: [(&str, &str, usize); 3] = [
+const DOCUMENTS: [(&str, &str, usize); 4] = [
     ("README.md", include_str!("../../README.md"), 12),
     ("docs/api.md", include_str!("../../docs/api.md"), 5),
     ("docs/retention.md", include_str!("../../docs/retention.md"), 5),
+    ("docs/metrics.md", include_str!("../../docs/metrics.md"), 1),
 ];
 
 /// The lines in blocks of shell that are curl, alone.
@@ -117,7 +118,7 @@ async fn the_curl_lines_on_credentials_do_what_they_say() {
     .await;
     let token = async |append: &[&str], read: &[&str], admin| {
         let patterns = |texts: &[&str]| Grants::patterns(texts.iter().copied()).unwrap().into();
-        let grants = Grants { append: patterns(append), read: patterns(read), admin };
+        let grants = Grants { append: patterns(append), read: patterns(read), admin, metrics: false };
         let (secret, token) = TokenDraft { name: "t".into(), grants, expires_at: None }.make().unwrap();
         let token = server.log.create_token(token).await.unwrap();
         evertail::auth::shown(&token, Some(&secret))

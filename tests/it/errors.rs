@@ -305,7 +305,7 @@ async fn problems_of_credentials() {
         let token = server.log.create_token(token).await.unwrap();
         evertail::auth::shown(&token, Some(&secret)).token.unwrap()
     };
-    let nothing = || Grants { append: [].into(), read: [].into(), admin: false };
+    let nothing = || Grants { append: [].into(), read: [].into(), admin: false, metrics: false };
     let ask = async |token: &str, path: &str| Reply::of(server.get(path).bearer_auth(token)).await;
     check(&Reply::of(server.get("/api/v1/a")).await);
     check(&ask("nonsense", "/api/v1/a").await);

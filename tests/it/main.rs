@@ -12,6 +12,7 @@
 //! | `auth`, `jwt` | who may do what; JSON Web Tokens, right and forged |
 //! | `errors`, `malformed` | problems, origins, the shapes of smuggling; ten thousand broken requests |
 //! | `hostile` | texts and JSON that would break what they are put into; broken requests to the other routes |
+//! | `metrics`, `top` | what is scraped, and when it moves; what `evertail top` makes of it |
 //! | `docs` | every curl line of the documents |
 //! | `bench` | the load generator, and that it finds what a server does wrong |
 //! | `slow` | clients that send or read slowly or not at all |
@@ -33,6 +34,7 @@ mod http2;
 mod jwt;
 mod limits;
 mod malformed;
+mod metrics;
 #[path = "../fuzz/mutate.rs"]
 mod mutate;
 mod pages;
@@ -47,4 +49,5 @@ mod stream;
 mod streams;
 mod table;
 mod tls;
+mod top;
 mod trace;

@@ -14,6 +14,7 @@ fn token(id: &str) -> StoredToken {
         append: ["a", "b.*"].map(|text| Pattern::parse(text).expect("a pattern")).to_vec(),
         read: vec![],
         admin: true,
+        metrics: false,
         created_at: Timestamp::EPOCH,
         expires_at: Some(Timestamp::from_microseconds(4_000_000_000_000_000)),
         revoked_at: None,
@@ -45,7 +46,7 @@ async fn a_token_is_in_force_when_it_is_made_and_after_a_start() {
         .iter()
         .map(|event| (event.content.r#type.as_str(), event.content.data.as_deref().unwrap()))
         .collect();
-    let data = r#"{"id":"1","name":"n","append":["a","b.*"],"read":[],"admin":true,"expires_at":"2096-10-02T07:06:40.000000Z"}"#;
+    let data = r#"{"id":"1","name":"n","append":["a","b.*"],"read":[],"admin":true,"metrics":false,"expires_at":"2096-10-02T07:06:40.000000Z"}"#;
     assert_eq!(told, [("evertail.token_created", data), ("evertail.token_revoked", data)]);
     close(log, task).await;
 }

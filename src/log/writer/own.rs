@@ -144,7 +144,7 @@ impl Writer {
         let append = Append { contents, expected: None, origin };
         let plan = plan(self.position, Timestamp::now(), [&append].into_iter(), Knowledge::default());
         // Nothing to tell is nothing changed: the lock is released.
-        let frames =
+        let (_, frames) =
             encode_during(self.appender.append_locked(&plan.events, &plan.origins), &plan.events).await?;
         self.publish(&plan.events, frames);
         Ok(value)

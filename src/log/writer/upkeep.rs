@@ -5,6 +5,7 @@ use super::{Failure, Writer, refuse};
 use crate::event::{Origin, StreamName};
 use crate::log::AppendError;
 use crate::log::trim::{Done, Trim};
+use crate::metrics;
 use crate::store::{Cause, CommitError, Excess, Trimmed};
 use std::error::Error;
 use std::sync::Arc;
@@ -65,14 +66,26 @@ impl Writer {
             Err(error) => return Err(("indexing", error)),
         }
         self.give_back_space().await?;
+        let began = Instant::now();
         match self.appender.checkpoint_if_due().await {
-            Ok(()) => {}
+            Ok(true) => self.shared.readable.checkpointed(began.elapsed()),
+            Ok(false) => {}
             Err(error @ CommitError::Failed(_)) => return Err(("checkpointing", error)),
             Err(error) => {
                 tracing::warn!(error = &error as &dyn Error, "the WAL was not checkpointed and grows");
             }
         }
+        let excess_events = self.keeper.excess_events(self.shared.bounds.borrow().first_seq);
+        self.shared.readable.metrics.excess_events.set(excess_events);
         Ok(())
+    }
+
+    /// Shows how much there is, for whoever asks.
+    pub(super) fn show_retained(&self) {
+        let (events, bytes) = self.keeper.retained();
+        let metrics = &self.shared.readable.metrics;
+        metrics.retained_events.set(events);
+        metrics.retained_bytes.set(bytes);
     }
 
     /// Whether there is something to trim at once.
@@ -184,6 +197,7 @@ impl Writer {
                 self.is_trim_refused = false;
                 if trimmed.events > 0 {
                     self.show(stream, &trimmed);
+                    self.count_trimmed(&trimmed, cause);
                     if cause == Cause::Retention {
                         self.untold.since.get_or_insert_with(Instant::now);
                     }
@@ -199,6 +213,17 @@ impl Writer {
                 Ok(Err(refusal()))
             }
         }
+    }
+
+    fn count_trimmed(&self, trimmed: &Trimmed, cause: Cause) {
+        let cause = match cause {
+            Cause::Retention => metrics::Cause::Retention,
+            Cause::Request => metrics::Cause::Request,
+        };
+        let metrics = &self.shared.readable.metrics;
+        metrics.trimmed_events.of(cause).add(trimmed.events);
+        metrics.trimmed_bytes.of(cause).add(trimmed.bytes);
+        self.show_retained();
     }
 
     fn show(&mut self, stream: Option<&StreamName>, trimmed: &Trimmed) {
