@@ -324,6 +324,63 @@ fn rows(document: &str) -> Vec<Vec<String>> {
     text.lines().filter(|line| line.starts_with("| ")).map(cells).collect()
 }
 
+/// The macros of `tracing` in a piece of code: level and message.
+fn log_lines(code: &str) -> Vec<(String, String)> {
+    let mut lines = Vec::new();
+    for after in uses(code, "tracing") {
+        let Some((level, call)) = after.split_once("!(") else { continue };
+        if !["error", "warn", "info", "debug"].contains(&level) {
+            continue;
+        }
+        // The message is the last text before the call ends.
+        let (mut depth, mut message, mut rest) = (1, "", call);
+        while depth > 0 {
+            let at = rest.find(['(', ')', '"']).expect("the call has an end");
+            let (mark, behind) = rest[at..].split_at(1);
+            rest = behind;
+            match mark {
+                "(" => depth += 1,
+                ")" => depth -= 1,
+                _ => (message, rest) = rest.split_once('"').expect("the text has an end"),
+            }
+        }
+        lines.push((level.to_owned(), message.to_owned()));
+    }
+    lines
+}
+
+#[test]
+fn every_line_of_the_servers_log_is_documented() {
+    let code: Vec<_> = sources().into_iter().map(|source| source.shipped).collect();
+    let said: BTreeSet<_> = code.iter().flat_map(|code| log_lines(code)).collect();
+    assert!(said.len() > 30, "the test looks in the wrong place");
+    let documented: BTreeSet<_> = rows("docs/logs.md")
+        .into_iter()
+        .filter(|cells| cells.len() == 3)
+        .map(|cells| (cells[0].trim_matches('`').to_owned(), cells[1].clone()))
+        .filter(|(level, _)| ["error", "warn", "info", "debug"].contains(&level.as_str()))
+        .collect();
+    assert_eq!(said, documented);
+}
+
+#[test]
+fn every_route_is_named_in_log_lines() {
+    let asked = read("src/http/asked.rs");
+    let service = read("src/http/service.rs");
+    let routes: Vec<&str> = service
+        .split(".route(\"")
+        .skip(1)
+        .map(|rest| rest.split('"').next().expect("a text has an end"))
+        .collect();
+    assert!(routes.len() >= 9, "the test looks in the wrong place");
+    for route in routes {
+        assert!(
+            asked.contains(&format!("    \"{route}\",\n")),
+            "{route} is not among the routes of asked.rs"
+        );
+    }
+}
+
 #[test]
 fn every_dependency_has_its_reason() {
     let manifest = read("Cargo.toml");

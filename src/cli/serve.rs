@@ -1,8 +1,8 @@
 //! `evertail`, `evertail serve`: builds the parts, runs them, takes them down in order.
 
-use super::{Exit, Failure, arguments};
+use super::{Exit, Failure, arguments, logging};
 use crate::auth::{Auth, AuthSettings, KeySource};
-use crate::config::{self, AuthConfig, Config, JwtKeys, LogFormat};
+use crate::config::{self, AuthConfig, Config, JwtKeys};
 use crate::http::{
     self, Closing, ConnectionSettings, HttpSettings, LimitSettings, OriginSettings, Service, Tls, TlsFiles,
     turned_away_max,
@@ -11,7 +11,7 @@ use crate::log::{Log, LogSettings};
 use crate::store::StoreSettings;
 use clap::ArgMatches;
 use rustix::process::{Resource, Rlimit, getrlimit, setpriority_process, setrlimit};
-use std::io::{self, IsTerminal};
+use std::io;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -20,7 +20,6 @@ use tokio::runtime::{Handle, Runtime};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{oneshot, watch};
 use tokio::task::JoinHandle;
-use tracing_subscriber::EnvFilter;
 
 /// Descriptors kept for the file, its companions, the read connections and the process itself.
 const DESCRIPTORS_RESERVED: u64 = 128;
@@ -40,7 +39,7 @@ pub(super) async fn run(matches: &ArgMatches, streams: &Handle) -> Result<Exit, 
     let state_directory = std::env::var_os("STATE_DIRECTORY").map(PathBuf::from);
     let config =
         config::resolve(&raw, state_directory).map_err(|errors| Failure::usage(errors.to_string()))?;
-    start_logging(&config)?;
+    logging::start(&config)?;
     let tls =
         config.tls.clone().map(|(certificate, key)| Tls::load(TlsFiles { certificate, key })).transpose();
     let tls = tls.map_err(|error| Failure::from_error(&error, ""))?;
@@ -100,7 +99,11 @@ pub(super) async fn run(matches: &ArgMatches, streams: &Handle) -> Result<Exit, 
     };
     // Readers are told and come back by themselves; requests under way are answered; then the writer and the file.
     let reason = if failed.is_some() { Closing::Unavailable } else { Closing::Drain };
-    tracing::info!(reason = ?reason, "stopping");
+    if let Some(error) = &failed {
+        let error: &dyn std::error::Error = error;
+        tracing::error!(error, "the log has failed, and nothing is acked any more");
+    }
+    tracing::info!(reason = reason.reason(), "stopping");
     closing.send_replace(Some(reason));
     let _ = stop.send(());
     tokio::select! {
@@ -169,36 +172,6 @@ async fn authentication(log: &Log, config: &AuthConfig) -> Result<Auth, Failure>
         );
     }
     Ok(auth)
-}
-
-fn start_logging(config: &Config) -> Result<(), Failure> {
-    let filter = EnvFilter::builder().parse(&config.log_filter).map_err(|error| {
-        Failure::usage(format!(
-            "EVERTAIL_LOG is {:?}: {error}; give it a level such as info",
-            config.log_filter
-        ))
-    })?;
-    // A line for each frame of HTTP/2 is for who asks for it by name.
-    let filter = match config.log_filter.contains("h2") {
-        true => filter,
-        false => filter.add_directive("h2=warn".parse().expect("a directive")),
-    };
-    let is_text = match config.log_format {
-        LogFormat::Auto => io::stderr().is_terminal(),
-        LogFormat::Text => true,
-        LogFormat::Json => false,
-    };
-    let subscriber = tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(io::stderr)
-        // It would complain on stderr that stderr is gone, and panic of that.
-        .log_internal_errors(false);
-    if is_text {
-        subscriber.with_target(false).with_ansi(io::stderr().is_terminal()).init();
-    } else {
-        subscriber.json().flatten_event(true).init();
-    }
-    Ok(())
 }
 
 /// Raises the soft descriptor limit to the hard one, and says how many connections fit below it.

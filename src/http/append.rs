@@ -3,7 +3,7 @@
 use super::envelope::{self, Context, Envelope};
 use super::problem::MemberError;
 use super::service::numbered;
-use super::{App, Closing, Problem, ProblemCode, body};
+use super::{App, Caller, Closing, Problem, ProblemCode, body};
 use crate::event::{Content, IdempotencyKey, NameError, Receipt, StreamName};
 use crate::log::{Append, AppendError, ExpectedLastSeq, Refusal};
 use crate::wire::put_receipt;
@@ -29,6 +29,7 @@ pub(super) async fn append(
     stream: Option<StreamName>,
     headers: &HeaderMap,
     body: &mut Incoming,
+    caller: &Caller,
 ) -> Result<Response, Problem> {
     if let Some(closing) = app.closing() {
         return Err(Problem::closing(closing));
@@ -42,7 +43,7 @@ pub(super) async fn append(
     let context = Context {
         stream: stream.as_ref(),
         key: key.as_ref(),
-        traceparent: envelope::traceparent(headers),
+        traceparent: caller.asked.traceparent(),
         settings: &app.settings,
     };
     let Envelope { contents, is_batch } = envelope::read_request(headers, &bytes, &context)?;

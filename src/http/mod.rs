@@ -12,6 +12,7 @@
 //! | `guard` | what every request is checked for: shape, host, origin |
 //! | `origin` | which hosts and origins are let in |
 //! | `address` | where a request comes from, across proxies |
+//! | `asked` | what the server's own log says of each request |
 //! | `append`, `body`, `envelope`, `form` | POST: handler, reading the body, what it means |
 //! | `cloudevents` | POST: events that come as CloudEvents |
 //! | `close` | the end of a stream |
@@ -30,6 +31,7 @@ mod access;
 mod address;
 mod admin;
 mod append;
+mod asked;
 mod body;
 mod close;
 mod cloudevents;
@@ -71,6 +73,7 @@ pub use tls::{Tls, TlsError, TlsFiles};
 use crate::auth::Auth;
 use crate::log::Log;
 use access::Access;
+use asked::Asked;
 use ipnet::IpNet;
 use limits::{Client, Limits};
 use metrics::Metrics;
@@ -118,8 +121,8 @@ pub enum Closing {
 }
 
 impl Closing {
-    /// The word for it in a notice.
-    fn reason(self) -> &'static str {
+    /// The word for it in a notice and in the log.
+    pub(crate) fn reason(self) -> &'static str {
         match self {
             Self::Drain => "drain",
             Self::Unavailable => "unavailable",
@@ -149,6 +152,8 @@ pub(crate) struct Caller {
     address: IpAddr,
     /// Whom limits are of; `None` for this machine.
     client: Option<Client>,
+    /// What is asked, as the server's own log names it.
+    asked: Asked,
 }
 
 impl App {

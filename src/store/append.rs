@@ -306,12 +306,10 @@ impl Appender {
         let is_large = bytes > WAL_BYTES_WARNED;
         if is_large && !self.is_wal_large {
             let why = match self.is_checkpointing {
-                true => "the WAL cannot be moved into the file: another program keeps a transaction open",
-                false => {
-                    "the WAL is not moved into the file, which EVERTAIL_CHECKPOINTS leaves to another program; start that one"
-                }
+                true => "another program keeps a transaction open",
+                false => "EVERTAIL_CHECKPOINTS leaves it to another program; start that one",
             };
-            tracing::warn!(bytes, "{why}");
+            tracing::warn!(bytes, why, "the WAL is not moved into the file and grows");
         }
         self.is_wal_large = is_large;
         Ok(self.is_checkpointing)

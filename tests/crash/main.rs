@@ -9,6 +9,7 @@
 //! | `fsync_before_ack` | from the trace of the system calls: nothing is told before the fsync that makes it durable |
 //! | `io_error` | one failed fsync ends acking for good, and the next start holds all that was acked |
 //! | `disk_full` | a full disk refuses, keeps readers, and heals by itself |
+//! | `logs` | the life of a process in its own log, and every line of a request by its name |
 //! | `graceful_stop` | SIGTERM under load loses nothing and tells the readers |
 //! | `refused_starts` | a second server on the file and an open address are turned away with the next step |
 //! | `cli` | `evertail append` and `evertail tail` as processes, also across a kill -9 |
@@ -47,6 +48,7 @@ mod io_error;
 mod kill_nine;
 mod ledger;
 mod load;
+mod logs;
 mod queries;
 mod reader;
 mod refused_starts;
