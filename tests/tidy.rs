@@ -13,25 +13,29 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 /// What each module at the root of `src` may import of the others.
-const LAYERS: [(&str, &[&str]); 14] = [
+const LAYERS: [(&str, &[&str]); 15] = [
     ("event", &[]),
     ("sse", &[]),
     ("config", &["event"]),
     ("metrics", &[]),
+    ("traces", &[]),
     ("wire", &["event"]),
     ("frames", &["event", "sse", "wire"]),
     ("store", &["event"]),
     ("log", &["event", "frames", "metrics", "store", "wire"]),
     ("auth", &["event", "log", "wire"]),
-    ("http", &["auth", "config", "event", "frames", "log", "metrics", "sse", "wire"]),
+    ("http", &["auth", "config", "event", "frames", "log", "metrics", "sse", "traces", "wire"]),
     ("client", &["sse", "wire"]),
     ("bench", &[]),
-    ("cli", &["auth", "bench", "client", "config", "event", "http", "log", "metrics", "store", "wire"]),
+    (
+        "cli",
+        &["auth", "bench", "client", "config", "event", "http", "log", "metrics", "store", "traces", "wire"],
+    ),
     ("lib", &[]),
 ];
 
 /// Crates that only these modules may name.
-const KEPT_APART: [(&str, &[&str]); 23] = [
+const KEPT_APART: [(&str, &[&str]); 27] = [
     ("sqlx", &["store"]),
     ("libsqlite3_sys", &["store"]),
     ("axum", &["http"]),
@@ -41,8 +45,12 @@ const KEPT_APART: [(&str, &[&str]); 23] = [
     ("tower", &["http"]),
     ("tower_http", &["http"]),
     ("socket2", &["http"]),
-    ("reqwest", &["auth", "client"]),
-    ("rustls", &["auth", "client", "http"]),
+    ("reqwest", &["auth", "client", "traces"]),
+    ("rustls", &["auth", "client", "http", "traces"]),
+    ("opentelemetry", &["traces"]),
+    ("opentelemetry_http", &["traces"]),
+    ("opentelemetry_otlp", &["traces"]),
+    ("opentelemetry_sdk", &["traces"]),
     ("tokio_rustls", &["http"]),
     ("jsonwebtoken", &["auth"]),
     ("ring", &["auth", "http"]),
@@ -54,7 +62,7 @@ const KEPT_APART: [(&str, &[&str]); 23] = [
     ("clap", &["cli"]),
     ("dotenvy", &["cli"]),
     ("tracing_subscriber", &["cli"]),
-    ("tokio", &["auth", "bench", "cli", "client", "http", "log", "store"]),
+    ("tokio", &["auth", "bench", "cli", "client", "http", "log", "store", "traces"]),
 ];
 
 fn root() -> &'static Path {

@@ -9,6 +9,7 @@ use crate::http::{
 };
 use crate::log::{Log, LogSettings};
 use crate::store::StoreSettings;
+use crate::traces::Traces;
 use clap::ArgMatches;
 use rustix::process::{Resource, Rlimit, getrlimit, setpriority_process, setrlimit};
 use std::io;
@@ -77,6 +78,14 @@ pub(super) async fn run(matches: &ArgMatches, streams: &Handle) -> Result<Exit, 
     let (closing, closing_seen) = watch::channel(None);
     let service =
         Service::new(log.clone(), auth, http_settings(&config, address.ip().is_loopback()), closing_seen);
+    let traces = config.otlp_endpoint.as_deref().map(|endpoint| Traces::to(endpoint, Handle::current()));
+    let traces = traces
+        .transpose()
+        .map_err(|error| Failure::from_error(&error, "mend EVERTAIL_OTLP_ENDPOINT, or leave it out"))?;
+    let service = match &traces {
+        Some(traces) => service.with_traces(traces.clone()),
+        None => service,
+    };
     let connections = connection_settings(&config, connections_max, streams, tls);
     let (service, operators) = match operating {
         Some(listener) => {
@@ -114,6 +123,9 @@ pub(super) async fn run(matches: &ArgMatches, streams: &Handle) -> Result<Exit, 
     // Until here whoever asks is told that the server is stopping.
     if let Some(operators) = operators {
         operators.stop().await?;
+    }
+    if let Some(traces) = traces {
+        traces.close().await;
     }
     if let Some(error) = failed {
         return Err(Failure::from_error(&error, ""));

@@ -4,12 +4,14 @@
 //! anyway, rarely, is said in [`Asked::line`]; all other requests have one. See `docs/logs.md`.
 
 use super::envelope;
+use crate::traces::Answered;
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, HeaderName, HeaderValue, Method};
 use std::io::Write;
 use std::str;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
+use std::time::Instant;
 use tracing::Span;
 
 /// The header that carries the id of a request, in an answer and, if a proxy has given it one, in the request.
@@ -82,6 +84,18 @@ impl Asked {
 
     fn trace_id(&self) -> Option<&str> {
         self.traceparent.as_deref().and_then(|traceparent| traceparent.get(3..35))
+    }
+
+    /// What its span in the traces says, once it is answered.
+    pub(super) fn answered(&self, status: u16, began: Instant) -> Answered<'_> {
+        Answered {
+            method: self.method,
+            route: self.route,
+            request_id: self.id.as_str(),
+            traceparent: self.traceparent.as_deref(),
+            status,
+            began,
+        }
     }
 
     /// The span in which it is answered: disabled for an append, unless `debug` is on.

@@ -72,6 +72,7 @@ pub use tls::{Tls, TlsError, TlsFiles};
 
 use crate::auth::Auth;
 use crate::log::Log;
+use crate::traces::Traces;
 use access::Access;
 use asked::Asked;
 use ipnet::IpNet;
@@ -139,6 +140,8 @@ pub(crate) struct App {
     closing: watch::Receiver<Option<Closing>>,
     limits: Arc<Limits>,
     metrics: Arc<Metrics>,
+    /// Where the span of each request goes, if anywhere.
+    traces: Option<Traces>,
     /// Who is let in; `None` where everyone is.
     auth: Option<Auth>,
     /// Of the request that is answered.

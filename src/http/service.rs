@@ -17,6 +17,7 @@ use super::{
 use crate::auth::{Auth, Refused};
 use crate::event::{NameError, StreamName};
 use crate::log::Log;
+use crate::traces::Traces;
 use axum::Router;
 use axum::body::Body;
 use axum::http::request::Parts;
@@ -85,6 +86,7 @@ impl Service {
         let app = App {
             limits,
             metrics,
+            traces: None,
             log,
             settings: Arc::new(settings),
             closing,
@@ -93,6 +95,13 @@ impl Service {
         };
         let router = beside_the_log(operating());
         Self(Arc::new(Shared { cors: cors(&app), router, app, has_log: true }))
+    }
+
+    /// The same service, which sends a span for each request.
+    pub fn with_traces(self, traces: Traces) -> Self {
+        let Shared { app, router, cors, has_log } = &*self.0;
+        let app = App { traces: Some(traces), ..app.clone() };
+        Self(Arc::new(Shared { app, router: router.clone(), cors: cors.clone(), has_log: *has_log }))
     }
 
     /// The same server on two ports: the API, and what is for who operates it, which is not on the first any more.
@@ -170,6 +179,10 @@ impl Service {
                 "answered"
             );
         });
+        // Who operates the server asks for its health every few seconds, and on a port of its own for nothing else.
+        if let Some(traces) = self.0.app.traces.as_ref().filter(|_| self.0.has_log) {
+            traces.add(&caller.asked.answered(answer.status().as_u16(), began));
+        }
         answer.headers_mut().insert(REQUEST_ID, caller.asked.id().header());
         answer
     }

@@ -10,6 +10,7 @@
 //! | `io_error` | one failed fsync ends acking for good, and the next start holds all that was acked |
 //! | `disk_full` | a full disk refuses, keeps readers, and heals by itself |
 //! | `logs` | the life of a process in its own log, and every line of a request by its name |
+//! | `traces` | spans of requests, as a collector gets them |
 //! | `graceful_stop` | SIGTERM under load loses nothing and tells the readers |
 //! | `refused_starts` | a second server on the file and an open address are turned away with the next step |
 //! | `cli` | `evertail append` and `evertail tail` as processes, also across a kill -9 |
@@ -55,4 +56,5 @@ mod refused_starts;
 mod server;
 mod table;
 mod trace;
+mod traces;
 mod transfer;
