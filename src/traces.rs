@@ -97,6 +97,8 @@ impl Traces {
             .with_sampler(Sampler::ParentBased(Box::new(Sampler::AlwaysOn)))
             .build();
         let tracer = provider.tracer("evertail");
+        // The last of them to go would wait for the collector. Only `close` does, where there is time to.
+        std::mem::forget(provider.clone());
         Ok(Self { provider, tracer })
     }
 

@@ -6,6 +6,7 @@ pub mod admin;
 pub mod cloud;
 
 use crate::event::{EventText, Receipt, Seq};
+use schemars::JsonSchema;
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::value::RawValue;
 use std::borrow::Cow;
@@ -32,7 +33,7 @@ pub mod control {
 }
 
 /// Data of `evertail.cursor`.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct CursorData {
     /// Oldest retained seq; `last_seq + 1` when nothing is retained.
     pub first_seq: Seq,
@@ -43,7 +44,7 @@ pub struct CursorData {
 }
 
 /// Data of `evertail.gap`: seqs that were asked for and are gone, both ends included.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct GapData {
     /// First missing seq.
     pub from: Seq,
@@ -57,9 +58,11 @@ pub struct GapData {
 }
 
 /// Data of `evertail.reset`.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+// The cursor is always there, if only as null.
+#[schemars(extend("required" = ["cursor", "last_seq", "reason"]))]
 pub struct ResetData {
-    /// The cursor that the reader came with.
+    /// The cursor that the reader came with; null if it had none.
     pub cursor: Option<Seq>,
     /// Newest committed seq of this log.
     pub last_seq: Seq,
@@ -68,7 +71,7 @@ pub struct ResetData {
 }
 
 /// Data of `evertail.notice`.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct NoticeData {
     /// Why the stream ends: `drain` or `unavailable`.
     pub reason: String,
@@ -123,26 +126,39 @@ fn put_member(out: &mut Vec<u8>, name: &str, value: &str) {
     serde_json::to_writer(out, value).expect(MEMORY);
 }
 
-/// An event as it is read: what [`put_event`] writes.
-#[derive(Debug, Deserialize)]
+/// An event as it is read, absent members left out.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[schemars(rename = "Event")]
 pub struct EventJson<'a> {
+    /// Its position in the log, from 1.
+    #[schemars(range(min = 1))]
     seq: Seq,
+    /// The stream it was appended to.
     #[serde(borrow)]
     stream: Cow<'a, str>,
+    /// Where it comes from, as its producer said.
     #[serde(borrow, default)]
     source: Cow<'a, str>,
+    /// Its producer's own identifier, unique for ever within stream and source.
     #[serde(borrow)]
     id: Option<Cow<'a, str>>,
+    /// What happened.
     #[serde(borrow)]
     r#type: Cow<'a, str>,
+    /// What it is about.
     #[serde(borrow)]
     subject: Option<Cow<'a, str>>,
+    /// When it happened, as its producer wrote it. Never used for order.
     #[serde(borrow)]
     time: Option<Cow<'a, str>>,
+    /// The span it was made in, as W3C Trace Context writes it.
     #[serde(borrow)]
     traceparent: Option<Cow<'a, str>>,
+    /// When it was received. Never decreases with seq.
     #[serde(borrow)]
+    #[schemars(extend("format" = "date-time"))]
     created_at: Cow<'a, str>,
+    /// The payload: any JSON value.
     #[serde(borrow, default, deserialize_with = "payload")]
     data: Option<&'a RawValue>,
 }
@@ -170,8 +186,9 @@ pub(crate) fn payload<'de, D: Deserializer<'de>>(reader: D) -> Result<Option<&'d
     <&RawValue>::deserialize(reader).map(Some)
 }
 
-/// A receipt as JSON.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+/// What promises that an event is durable.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[schemars(rename = "Receipt")]
 pub struct ReceiptJson {
     /// Where the event is in the log.
     pub seq: Seq,
@@ -182,6 +199,7 @@ pub struct ReceiptJson {
     pub id: Option<String>,
     /// When it was first received; left out for a repeat of an event that was trimmed since.
     #[serde(skip_serializing_if = "Option::is_none", default)]
+    #[schemars(extend("format" = "date-time"))]
     pub created_at: Option<String>,
     /// It was stored by an earlier append; left out when false.
     #[serde(skip_serializing_if = "std::ops::Not::not", default)]

@@ -4,7 +4,7 @@ use crate::event::{Pattern, StreamName};
 use std::sync::Arc;
 
 /// Most patterns of one kind.
-pub(super) const PATTERNS_MAX: usize = 64;
+pub const PATTERNS_MAX: usize = 64;
 
 /// Why a list of streams cannot be granted. The display is a sentence fragment that fits after the member's name.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]

@@ -56,6 +56,11 @@ impl Jwts {
         Ok(Self { keys: Keys::open(source).await?, issuer, audience })
     }
 
+    /// Takes the keys as they are now, and tells how many there are.
+    pub(super) async fn reload(&self) -> Result<usize, KeyError> {
+        self.keys.reload().await
+    }
+
     /// Whose token it is.
     ///
     /// *Errors*: see [`Refused`]; why exactly is for the log of the server, without the token.

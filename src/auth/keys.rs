@@ -82,8 +82,15 @@ pub(super) struct Key {
 #[derive(Debug)]
 pub(super) struct Keys {
     known: RwLock<Arc<[Key]>>,
-    /// Where they are fetched, if they are.
-    fetched: Option<Fetched>,
+    place: Place,
+}
+
+/// Where they come from.
+#[derive(Debug)]
+enum Place {
+    KeyFile(PathBuf),
+    SetFile(PathBuf),
+    Fetched(Fetched),
 }
 
 #[derive(Debug)]
@@ -111,21 +118,9 @@ impl Keys {
     /// *Errors*: a file cannot be used. Keys that cannot be fetched now are asked for again.
     pub(super) async fn open(source: KeySource) -> Result<Self, KeyError> {
         verify::install();
-        let read = async |path: PathBuf| match tokio::fs::read(&path).await {
-            Ok(bytes) => Ok(bytes),
-            Err(source) => Err(KeyError::File { path, source }),
-        };
-        let (known, fetched) = match source {
-            KeySource::KeyFile(path) => {
-                let place = path.display().to_string();
-                let key = single(&read(path).await?).map_err(|what| KeyError::None { place, what })?;
-                (Arc::from([key]), None)
-            }
-            KeySource::SetFile(path) => {
-                let place = path.display().to_string();
-                let keys = set(&read(path).await?, true).map_err(|what| KeyError::None { place, what })?;
-                (keys.into(), None)
-            }
+        let place = match source {
+            KeySource::KeyFile(path) => Place::KeyFile(path),
+            KeySource::SetFile(path) => Place::SetFile(path),
             KeySource::SetUrl(url) => {
                 // For the process, once. Whoever was first has taken one that does as well.
                 let _ = rustls::crypto::ring::default_provider().install_default();
@@ -135,12 +130,35 @@ impl Keys {
                     .user_agent(concat!("evertail/", env!("CARGO_PKG_VERSION")))
                     .build()
                     .map_err(|source| KeyError::Fetch { url: url.clone(), source })?;
-                (Arc::from([]), Some(Fetched { url, http, times: Mutex::default() }))
+                Place::Fetched(Fetched { url, http, times: Mutex::default() })
             }
         };
-        let keys = Self { known: RwLock::new(known), fetched };
-        keys.refresh(FETCH_EVERY, true).await;
+        let keys = Self { known: RwLock::new(Arc::from([])), place };
+        match keys.fetched() {
+            Some(_) => keys.refresh(FETCH_EVERY, true).await,
+            None => keys.replace(keys.place.keys().await?),
+        }
         Ok(keys)
+    }
+
+    /// Takes the keys as they are now, however long ago they came, and tells how many there are.
+    ///
+    /// *Errors*: they cannot be used; those before still are.
+    pub(super) async fn reload(&self) -> Result<usize, KeyError> {
+        let mut times = match self.fetched() {
+            Some(fetched) => Some(fetched.times.lock().await),
+            None => None,
+        };
+        if let Some(times) = &mut times {
+            times.asked = Some(Instant::now());
+        }
+        let keys = self.place.keys().await?;
+        if let Some(times) = &mut times {
+            times.came = Some(Instant::now());
+        }
+        let count = keys.len();
+        self.replace(keys);
+        Ok(count)
     }
 
     /// The key of this name; for a token that names none, or where there is but one without a name, that one.
@@ -153,7 +171,7 @@ impl Keys {
             return Ok(found);
         }
         self.refresh(FETCH_EVERY, true).await;
-        let is_without_keys = self.fetched.is_some() && self.known().is_empty();
+        let is_without_keys = self.fetched().is_some() && self.known().is_empty();
         self.found(id).ok_or(is_without_keys)
     }
 
@@ -167,10 +185,21 @@ impl Keys {
         self.known.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
+    fn replace(&self, keys: Vec<Key>) {
+        *self.known.write().unwrap_or_else(PoisonError::into_inner) = keys.into();
+    }
+
+    fn fetched(&self) -> Option<&Fetched> {
+        match &self.place {
+            Place::Fetched(fetched) => Some(fetched),
+            Place::KeyFile(_) | Place::SetFile(_) => None,
+        }
+    }
+
     /// Fetches the keys, unless they came within this time, or were asked for within a minute. Who can do without them does
     /// not wait while another fetches them.
     async fn refresh(&self, age: Duration, is_needed: bool) {
-        let Some(fetched) = &self.fetched else { return };
+        let Some(fetched) = self.fetched() else { return };
         let mut times = match fetched.times.try_lock() {
             Ok(times) => times,
             Err(_) if is_needed => fetched.times.lock().await,
@@ -184,7 +213,7 @@ impl Keys {
         match fetched.fetch().await {
             Ok(keys) => {
                 times.came = Some(Instant::now());
-                *self.known.write().unwrap_or_else(PoisonError::into_inner) = keys.into();
+                self.replace(keys);
             }
             Err(error) => {
                 tracing::warn!(
@@ -204,6 +233,19 @@ pub(super) fn is_found<'k>(keys: &'k [Key], id: Option<&str>) -> Option<&'k Key>
         ([key], None) => Some(key),
         (_, Some(id)) => keys.iter().find(|key| key.id.as_deref() == Some(id)),
         (_, None) => None,
+    }
+}
+
+impl Place {
+    /// The keys that are there now.
+    async fn keys(&self) -> Result<Vec<Key>, KeyError> {
+        let (path, keys) = match self {
+            Self::Fetched(fetched) => return fetched.fetch().await,
+            Self::KeyFile(path) => (path, tokio::fs::read(path).await.map(|bytes| Ok(vec![single(&bytes)?]))),
+            Self::SetFile(path) => (path, tokio::fs::read(path).await.map(|bytes| set(&bytes, true))),
+        };
+        let keys = keys.map_err(|source| KeyError::File { path: path.clone(), source })?;
+        keys.map_err(|what| KeyError::None { place: path.display().to_string(), what })
     }
 }
 

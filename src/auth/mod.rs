@@ -23,7 +23,7 @@ mod seal;
 mod token;
 mod verify;
 
-pub use grant::{Grants, GrantsError};
+pub use grant::{Grants, GrantsError, PATTERNS_MAX};
 pub use identity::{Identity, Refused};
 pub use keys::{KeyError, KeySource};
 pub use token::{Secret, TokenDraft, all_shown, shown};
@@ -97,11 +97,27 @@ impl Auth {
         Ok(Self(Arc::new(Parts { tokens: log.tokens(), jwts, seals, anonymous })))
     }
 
+    /// Reads or fetches the keys of JSON Web Tokens again, and tells how many there are; `None` where those are not taken. Who
+    /// was let in by a key that is gone stays in until its token ends.
+    ///
+    /// *Errors*: the keys cannot be used; those before still are. *Cancel safety*: safe.
+    pub async fn reload(&self) -> Result<Option<usize>, KeyError> {
+        match &self.0.jwts {
+            Some(jwts) => jwts.reload().await.map(Some),
+            None => Ok(None),
+        }
+    }
+
     /// Whether there is anyone who could come in.
     pub fn has_credentials(&self) -> bool {
         let now = Timestamp::now();
         let is_live = |token| identity::check_token(token, now).is_ok();
         self.0.jwts.is_some() || self.0.anonymous.is_some() || self.0.tokens.borrow().values().any(is_live)
+    }
+
+    /// Whether there is something that everyone may read.
+    pub fn lets_anyone_read(&self) -> bool {
+        self.0.anonymous.is_some()
     }
 
     /// Who shows this, or who comes with nothing.

@@ -11,7 +11,7 @@ use std::path::Path;
 /// The command line of `evertail`.
 pub fn command() -> Command {
     Command::new("evertail")
-        .version(env!("CARGO_PKG_VERSION"))
+        .version(super::version::version())
         .about("A durable event log in one binary and one SQLite file, tailed by any EventSource.")
         .long_about(
             "A durable event log in one binary and one SQLite file, tailed by any EventSource.\n\n\
@@ -100,6 +100,8 @@ pub fn command() -> Command {
         .subcommand(super::token::command())
         .subcommand(super::top::command())
         .subcommand(super::bench::command())
+        .subcommand(super::manual::completions_command())
+        .subcommand(super::manual::man_command())
 }
 
 fn flag(setting: &Setting) -> Arg {

@@ -14,13 +14,17 @@ mod hold;
 mod import;
 mod items;
 mod logging;
+mod manual;
 mod output;
 mod progress;
+mod reload;
 mod serve;
+mod supervisor;
 mod tail;
 mod token;
 mod top;
 mod trim;
+mod version;
 
 pub use arguments::command;
 
@@ -107,6 +111,10 @@ pub fn run() -> ExitCode {
             return exit.into();
         }
     };
+    let passed = match matches.subcommand_name() {
+        None | Some("serve") => supervisor::passed_listener(),
+        Some(_) => Ok(None),
+    };
     let mut threads = tokio::runtime::Builder::new_multi_thread();
     if let Some(("bench", matches)) = matches.subcommand() {
         threads = bench::runtime(matches);
@@ -123,6 +131,8 @@ pub fn run() -> ExitCode {
             Some(("export", matches)) => runtime.block_on(export::run(matches)),
             Some(("hold", matches)) => runtime.block_on(hold::run(matches)),
             Some(("import", matches)) => runtime.block_on(import::run(matches)),
+            Some(("completions", matches)) => manual::run_completions(matches),
+            Some(("man", matches)) => manual::run_man(matches),
             Some(("tail", matches)) => runtime.block_on(tail::run(matches)),
             Some(("token", matches)) => runtime.block_on(token::run(matches)),
             Some(("top", matches)) => runtime.block_on(top::run(matches)),
@@ -130,7 +140,8 @@ pub fn run() -> ExitCode {
             serve => {
                 let streams = serve::stream_threads()?;
                 let matches = serve.map_or(&matches, |(_, matches)| matches);
-                let outcome = runtime.block_on(serve::run(matches, streams.handle()));
+                let outcome =
+                    runtime.block_on(async { serve::run(matches, streams.handle(), passed?).await });
                 streams.shutdown_background();
                 outcome
             }

@@ -1,8 +1,8 @@
 //! `evertail`, `evertail serve`: builds the parts, runs them, takes them down in order.
 
-use super::{Exit, Failure, arguments, logging};
+use super::{Exit, Failure, arguments, logging, reload, supervisor};
 use crate::auth::{Auth, AuthSettings, KeySource};
-use crate::config::{self, AuthConfig, Config, JwtKeys};
+use crate::config::{self, AuthConfig, Config, JwtKeys, Raw};
 use crate::http::{
     self, Closing, ConnectionSettings, HttpSettings, LimitSettings, OriginSettings, Service, Tls, TlsFiles,
     turned_away_max,
@@ -15,10 +15,11 @@ use rustix::process::{Resource, Rlimit, getrlimit, setpriority_process, setrlimi
 use std::io;
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::pin::pin;
 use std::time::Duration;
 use tokio::net::TcpListener;
 use tokio::runtime::{Handle, Runtime};
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{oneshot, watch};
 use tokio::task::JoinHandle;
 
@@ -35,8 +36,16 @@ const STREAM_NICENESS: i32 = 10;
 /// *Source*: a look costs 32 us, so 40 a second are about 0.1% of a core.
 const NOTICE_INTERVAL: Duration = Duration::from_millis(25);
 
-pub(super) async fn run(matches: &ArgMatches, streams: &Handle) -> Result<Exit, Failure> {
-    let raw = arguments::settings(matches)?;
+/// `passed` is a socket of the supervisor's, to be served on instead of one of our own.
+pub(super) async fn run(
+    matches: &ArgMatches,
+    streams: &Handle,
+    passed: Option<std::net::TcpListener>,
+) -> Result<Exit, Failure> {
+    let mut raw = arguments::settings(matches)?;
+    if let Some(passed) = &passed {
+        take_address(&mut raw, passed.local_addr()?)?;
+    }
     let state_directory = std::env::var_os("STATE_DIRECTORY").map(PathBuf::from);
     let config =
         config::resolve(&raw, state_directory).map_err(|errors| Failure::usage(errors.to_string()))?;
@@ -48,36 +57,31 @@ pub(super) async fn run(matches: &ArgMatches, streams: &Handle) -> Result<Exit, 
     let connections_max = connections_within_descriptors(config.connections_max);
 
     // From here on a signal is a clean stop, however early it comes.
-    let mut terminate = signal(SignalKind::terminate())?;
-    let mut interrupt = signal(SignalKind::interrupt())?;
-    let listener = listen(config.listen, "--listen")?;
+    let mut signals = Signals::catch()?;
+    let listener = match passed {
+        Some(passed) => adopt(passed)?,
+        None => listen(config.listen, "--listen")?,
+    };
     let address = listener.local_addr()?;
     let operating = config.metrics_listen.map(|own| listen(own, "--metrics-listen")).transpose()?;
-    let operating_address = operating.as_ref().map(TcpListener::local_addr).transpose()?;
+    let metrics_address = operating.as_ref().map_or(Ok(address), TcpListener::local_addr)?;
     let (log, mut task) =
         Log::open(log_settings(&config)).await.map_err(|error| Failure::from_error(&error, ""))?;
-    let file = std::path::absolute(&config.file).unwrap_or_else(|_| config.file.clone());
-    if cfg!(feature = "without-storage") {
-        tracing::warn!("this build acks without storing anything; it is for benchmarks alone");
-    }
-    tracing::info!(
-        page = format!("{scheme}://{address}/"),
-        api = format!("{scheme}://{address}/api/v1"),
-        file = %file.display(),
-        metrics = format!("{scheme}://{}/metrics", operating_address.unwrap_or(address)),
-        log = log.id(),
-        last_seq = log.bounds().last_seq,
-        connections_max,
-        "serving"
-    );
-
     let auth = match &config.auth {
         Some(settings) => Some(authentication(&log, settings).await?),
         None => None,
     };
+    let page = format!("{scheme}://{address}/");
+    let metrics = format!("{scheme}://{metrics_address}/metrics");
+    tell_serving(&config, &log, (&page, &metrics), connections_max);
+
     let (closing, closing_seen) = watch::channel(None);
-    let service =
-        Service::new(log.clone(), auth, http_settings(&config, address.ip().is_loopback()), closing_seen);
+    let service = Service::new(
+        log.clone(),
+        auth.clone(),
+        http_settings(&config, address.ip().is_loopback()),
+        closing_seen,
+    );
     let traces = config.otlp_endpoint.as_deref().map(|endpoint| Traces::to(endpoint, Handle::current()));
     let traces = traces
         .transpose()
@@ -86,25 +90,29 @@ pub(super) async fn run(matches: &ArgMatches, streams: &Handle) -> Result<Exit, 
         Some(traces) => service.with_traces(traces.clone()),
         None => service,
     };
-    let connections = connection_settings(&config, connections_max, streams, tls);
+    let connections = connection_settings(&config, connections_max, streams, tls.clone());
     let (service, operators) = match operating {
         Some(listener) => {
-            let is_loopback = listener.local_addr()?.ip().is_loopback();
-            let (service, apart) = service.apart(http_settings(&config, is_loopback));
+            let (service, apart) = service.apart(http_settings(&config, metrics_address.ip().is_loopback()));
             (service, Some(Operators::serve(listener, apart, connections.clone())))
         }
         None => (service, None),
     };
     let (stop, stopped) = oneshot::channel::<()>();
-    let server = http::serve(listener, service, connections, async {
+    let mut server = pin!(http::serve(listener, service, connections, async {
         let _ = stopped.await;
-    });
-    let mut server = std::pin::pin!(server);
-    let failed = tokio::select! {
-        () = &mut server => unreachable!("the server ends only when stopped"),
-        result = task.wait() => result.err(),
-        _ = terminate.recv() => None,
-        _ = interrupt.recv() => None,
+    }));
+    let mut alive = pin!(supervisor::tell_alive(&log));
+    let failed = {
+        let reloading = pin!(reload::at_each_hangup(&mut signals.hangup, tls.as_ref(), auth.as_ref(), &page));
+        tokio::select! {
+            () = &mut server => unreachable!("the server ends only when stopped"),
+            () = &mut alive => unreachable!("it is told for ever"),
+            () = reloading => None,
+            result = task.wait() => result.err(),
+            _ = signals.terminate.recv() => None,
+            _ = signals.interrupt.recv() => None,
+        }
     };
     // Readers are told and come back by themselves; requests under way are answered; then the writer and the file.
     let reason = if failed.is_some() { Closing::Unavailable } else { Closing::Drain };
@@ -113,27 +121,77 @@ pub(super) async fn run(matches: &ArgMatches, streams: &Handle) -> Result<Exit, 
         tracing::error!(error, "the log has failed, and nothing is acked any more");
     }
     tracing::info!(reason = reason.reason(), "stopping");
+    supervisor::tell_stopping();
     closing.send_replace(Some(reason));
     let _ = stop.send(());
+    let ending = async {
+        tokio::select! {
+            () = &mut server => {}
+            () = &mut alive => unreachable!("it is told for ever"),
+        }
+        // Until here whoever asks is told that the server is stopping.
+        if let Some(operators) = operators {
+            operators.stop().await?;
+        }
+        if let Some(traces) = traces {
+            traces.close().await;
+        }
+        if let Some(error) = failed {
+            return Err(Failure::from_error(&error, ""));
+        }
+        log.close().await;
+        task.wait().await.map_err(|error| Failure::from_error(&error, ""))?;
+        tracing::info!("stopped");
+        Ok(Exit::Ok)
+    };
     tokio::select! {
-        () = &mut server => {}
-        _ = terminate.recv() => return Ok(Exit::Interrupted),
-        _ = interrupt.recv() => return Ok(Exit::Interrupted),
+        ended = ending => return ended,
+        _ = signals.terminate.recv() => {}
+        _ = signals.interrupt.recv() => {}
     }
-    // Until here whoever asks is told that the server is stopping.
-    if let Some(operators) = operators {
-        operators.stop().await?;
+    // What was acked is on disk; the next start finds the file as after a crash.
+    tracing::warn!("stopped at once, at a second signal");
+    Ok(Exit::Interrupted)
+}
+
+/// What the server does when it is sent which signal.
+struct Signals {
+    /// Stop; and again: stop at once.
+    terminate: Signal,
+    /// As `terminate`.
+    interrupt: Signal,
+    /// Reload.
+    hangup: Signal,
+}
+
+impl Signals {
+    fn catch() -> io::Result<Self> {
+        Ok(Self {
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+            hangup: signal(SignalKind::hangup())?,
+        })
     }
-    if let Some(traces) = traces {
-        traces.close().await;
+}
+
+/// Where a passed socket listens is the address of the server, for every check that there is.
+fn take_address(raw: &mut Raw, address: SocketAddr) -> Result<(), Failure> {
+    let address = address.to_string();
+    match raw.insert("EVERTAIL_LISTEN", address.clone()) {
+        Some(given) if given.trim() != address => Err(Failure::usage(format!(
+            "EVERTAIL_LISTEN is {given:?}, and the supervisor passed a socket that listens on {address}; leave EVERTAIL_LISTEN out"
+        ))),
+        _ => Ok(()),
     }
-    if let Some(error) = failed {
-        return Err(Failure::from_error(&error, ""));
-    }
-    log.close().await;
-    task.wait().await.map_err(|error| Failure::from_error(&error, ""))?;
-    tracing::info!("stopped");
-    Ok(Exit::Ok)
+}
+
+fn adopt(passed: std::net::TcpListener) -> Result<TcpListener, Failure> {
+    http::adopt(passed).map_err(|source| {
+        let next = "give its unit Accept=no";
+        Failure::failed(format!(
+            "the socket that the supervisor passed cannot be listened on: {source}; {next}"
+        ))
+    })
 }
 
 fn listen(address: SocketAddr, flag: &str) -> Result<TcpListener, Failure> {
@@ -163,6 +221,26 @@ impl Operators {
         let _ = self.stop.send(());
         self.task.await.map_err(|error| Failure::from_error(&error, "report it"))
     }
+}
+
+/// `pages` are where the page is, and the metrics.
+fn tell_serving(config: &Config, log: &Log, (page, metrics): (&str, &str), connections_max: usize) {
+    if cfg!(feature = "without-storage") {
+        tracing::warn!("this build acks without storing anything; it is for benchmarks alone");
+    }
+    let file = std::path::absolute(&config.file).unwrap_or_else(|_| config.file.clone());
+    tracing::info!(
+        page,
+        api = format!("{page}api/v1"),
+        file = %file.display(),
+        metrics,
+        log = log.id(),
+        last_seq = log.bounds().last_seq,
+        connections_max,
+        version = super::version::version(),
+        "serving"
+    );
+    supervisor::tell_ready(&format!("serving on {page}"));
 }
 
 async fn authentication(log: &Log, config: &AuthConfig) -> Result<Auth, Failure> {

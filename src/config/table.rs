@@ -36,7 +36,7 @@ settings! {
     LISTEN: "EVERTAIL_LISTEN" = "127.0.0.1:8888",
         "Address and port to listen on.",
         "an IP address and a port; port 0 takes a free one",
-        "To be reached from other machines. Anything but loopback also needs EVERTAIL_AUTH or EVERTAIL_ALLOW_UNAUTHENTICATED.";
+        "To be reached from other machines. Anything but loopback also needs EVERTAIL_AUTH or EVERTAIL_ALLOW_UNAUTHENTICATED. Leave it out where systemd passes a socket.";
     METRICS_LISTEN: "EVERTAIL_METRICS_LISTEN" = "",
         "Address and port of /metrics, /healthz and /readyz alone; empty is the port of the API, which has no /metrics otherwise.",
         "an IP address and a port such as 127.0.0.1:9464; empty for none of its own",

@@ -1,6 +1,6 @@
 //! `/admin`: trims and holds; for tokens see `tokens`. Never for pages of other origins, see `guard`.
 
-use super::members::Object;
+use super::members::{Object, whole};
 use super::query::{once, parameter};
 use super::service::stream_name;
 use super::{App, Closing, Problem, ProblemCode, accept, body, form};
@@ -100,7 +100,7 @@ fn asked(headers: &HeaderMap, body: &[u8]) -> Result<Asked, Problem> {
 
 /// From 1: a 0 that means "keep all" in a setting must not mean "keep nothing" here.
 fn whole_number(value: &Value) -> Result<u64, String> {
-    let number = value.as_u64().filter(|number| is_number(*number));
+    let number = whole(value).filter(|number| is_number(*number));
     number.ok_or_else(|| "must be a whole number from 1".to_owned())
 }
 

@@ -123,8 +123,10 @@ pub(super) fn expected_last_seq(
     stream: Option<&StreamName>,
 ) -> Result<Option<ExpectedLastSeq>, Problem> {
     let Some(value) = headers.get(header::IF_MATCH) else { return Ok(None) };
-    let seq = value.to_str().ok().and_then(|text| text.trim().trim_matches('"').parse().ok());
-    match seq {
+    let text = value.to_str().unwrap_or_default().trim();
+    let digits = text.strip_prefix('"').and_then(|rest| rest.strip_suffix('"')).unwrap_or(text);
+    let seq = Some(digits).filter(|digits| digits.bytes().all(|byte| byte.is_ascii_digit()));
+    match seq.and_then(|digits| digits.parse().ok()) {
         Some(seq) => Ok(Some(ExpectedLastSeq { stream: stream.cloned(), seq })),
         None => {
             let detail =

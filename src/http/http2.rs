@@ -22,6 +22,7 @@ use super::guard::OverTls;
 use super::listen::Peer;
 use super::service::{AnswerBody, Service};
 use super::socket::Socket;
+use super::stream::came_with;
 use super::transfer::{Transfer, TransferBody};
 use axum::body::Body;
 use axum::http::{HeaderValue, Request, Response, header};
@@ -160,6 +161,7 @@ impl Answering {
     async fn answer(self, mut request: Request<Incoming>, open: Open) -> Response<Http2Body> {
         request.extensions_mut().insert(OverTls);
         name_host(&mut request);
+        let came_with = came_with(request.headers());
         let (mut head, body) = self.service.answer(request, self.peer).await.into_parts();
         // Says nothing here, and must not be sent (RFC 9113, section 8.2.2).
         head.headers.remove(header::CONNECTION);
@@ -175,7 +177,7 @@ impl Answering {
                     });
                     Source::Stream(body)
                 }
-                Err(_) => Source::Whole(Body::from(stream.turn_away())),
+                Err(_) => Source::Whole(Body::from(stream.turn_away(came_with))),
             },
         };
         let mut body = Http2Body { source, rest: Bytes::new(), open };

@@ -86,6 +86,20 @@ pub fn bind(address: SocketAddr) -> io::Result<TcpListener> {
     socket.listen(BACKLOG)
 }
 
+/// Listens on a socket that someone else has bound, who keeps it: what connects while nobody serves on it waits there. How
+/// many may wait is theirs to say.
+///
+/// *Errors*: it does not listen.
+pub fn adopt(listener: std::net::TcpListener) -> io::Result<TcpListener> {
+    let socket = SockRef::from(&listener);
+    if !socket.is_listener()? {
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, "it is a connection"));
+    }
+    socket.set_tcp_mss(SEGMENT_BYTES_MAX)?;
+    listener.set_nonblocking(true)?;
+    TcpListener::from_std(listener)
+}
+
 /// Serves until `shutdown`, then lets requests end within the drain time.
 ///
 /// The caller ends open streams itself, through the `closing` of the service.

@@ -100,6 +100,13 @@ impl<'a> Object<'a> {
     }
 }
 
+/// A whole number, also one that is written with a fraction of zero: JSON has only one kind of numbers.
+pub(super) fn whole(value: &Value) -> Option<u64> {
+    // Beyond 2^53 a double may be another number than the one that was written.
+    let of_double = |number: &f64| number.fract() == 0.0 && (0.0..9_007_199_254_740_992.0).contains(number);
+    value.as_u64().or_else(|| value.as_f64().filter(of_double).map(|number| number as u64))
+}
+
 fn refused(errors: &[MemberError]) -> Problem {
     let first = errors.first().map_or_else(String::new, |error| {
         let name = if error.pointer.is_empty() { "the body" } else { error.pointer.as_str() };

@@ -46,6 +46,7 @@ mod limits;
 mod listen;
 mod members;
 mod metrics;
+mod openapi;
 mod origin;
 mod page;
 mod problem;
@@ -62,7 +63,7 @@ mod transfer;
 
 pub use envelope::{parse_body, parse_request};
 pub use limits::LimitSettings;
-pub use listen::{ConnectionSettings, bind, serve, turned_away_max};
+pub use listen::{ConnectionSettings, adopt, bind, serve, turned_away_max};
 pub use metrics::all_metrics;
 pub use origin::OriginSettings;
 pub use problem::{Problem, ProblemCode};
@@ -75,6 +76,7 @@ use crate::log::Log;
 use crate::traces::Traces;
 use access::Access;
 use asked::Asked;
+use bytes::Bytes;
 use ipnet::IpNet;
 use limits::{Client, Limits};
 use metrics::Metrics;
@@ -144,6 +146,8 @@ pub(crate) struct App {
     traces: Option<Traces>,
     /// Who is let in; `None` where everyone is.
     auth: Option<Auth>,
+    /// What is said of all this, in JSON.
+    openapi: Bytes,
     /// Of the request that is answered.
     access: Access,
 }

@@ -13,9 +13,9 @@ use std::collections::VecDeque;
 use std::hash::{DefaultHasher, Hash, Hasher};
 
 /// Events of a page that does not say its limit.
-const LIMIT_DEFAULT: u64 = 100;
+pub(super) const LIMIT_DEFAULT: u64 = 100;
 /// Most events of a page.
-const LIMIT_MAX: u64 = 1_000;
+pub(super) const LIMIT_MAX: u64 = 1_000;
 
 /// `{"events":[...],"first_seq":..,"last_seq":..,"cursor":..,"next":"..","prev":".."}`. `cursor` is where a stream
 /// continues without hole or overlap; `next` and `prev` are there when there is more on that side.

@@ -10,9 +10,9 @@ use std::sync::Arc;
 use tokio::sync::Semaphore;
 
 /// Most patterns for streams, and for types, of one reader.
-const PATTERNS_MAX: usize = 64;
+pub(super) const PATTERNS_MAX: usize = 64;
 /// Most conditions on the payload.
-const CONDITIONS_MAX: usize = 16;
+pub(super) const CONDITIONS_MAX: usize = 16;
 
 /// The shape of an event on a stream.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -98,22 +98,19 @@ pub(super) fn read(
         rest: String::new(),
         share: None,
     };
-    let mut header_cursor = None;
+    let header_cursor = header_cursor(headers)?.map(From::After);
     let mut query_cursor = None;
     let mut rest = form_urlencoded::Serializer::new(String::new());
-    if let Some(value) = headers.get("last-event-id").filter(|value| !value.is_empty()) {
-        header_cursor = Some(cursor("Last-Event-ID", value.to_str().unwrap_or_default())?);
-    }
     for pair in form::pairs(query) {
         let (name, value) = pair.map_err(|part| parameter(&part, "is not UTF-8"))?;
         let value = value.as_str();
         match name.as_str() {
             "last_event_id" | "lastEventID" | "lastEventId" => {
                 once(&query_cursor, &name)?;
-                query_cursor = Some(cursor(&name, value)?);
+                query_cursor = Some(From::After(cursor(&name, value)?));
                 continue;
             }
-            "after" => start(&mut read.from, &name, cursor(&name, value)?)?,
+            "after" => start(&mut read.from, &name, From::After(cursor(&name, value)?))?,
             "since" => start(&mut read.from, &name, From::Since(time(&name, value)?))?,
             "last" => start(&mut read.from, &name, From::Last(number(&name, value)?))?,
             "before" => {
@@ -232,11 +229,17 @@ pub(super) fn once<T>(known: &Option<T>, name: &str) -> Result<(), Problem> {
     if known.is_some() { Err(parameter(name, "must be given once")) } else { Ok(()) }
 }
 
+/// The cursor that a client gives by itself when it comes back.
+pub(super) fn header_cursor(headers: &HeaderMap) -> Result<Option<Seq>, Problem> {
+    let Some(value) = headers.get("last-event-id").filter(|value| !value.is_empty()) else { return Ok(None) };
+    cursor("Last-Event-ID", value.to_str().unwrap_or_default()).map(Some)
+}
+
 /// A cursor: digits that SQLite's integers can hold.
-fn cursor(name: &str, value: &str) -> Result<From, Problem> {
+fn cursor(name: &str, value: &str) -> Result<Seq, Problem> {
     let is_digits = !value.is_empty() && value.bytes().all(|byte| byte.is_ascii_digit());
     match value.parse::<Seq>() {
-        Ok(seq) if is_digits && i64::try_from(seq).is_ok() => Ok(From::After(seq)),
+        Ok(seq) if is_digits && i64::try_from(seq).is_ok() => Ok(seq),
         _ => {
             let detail =
                 format!("{name} must be the seq of an event, 0 for the beginning, at most {}", i64::MAX);
@@ -260,10 +263,11 @@ fn number(name: &str, value: &str) -> Result<u64, Problem> {
     }
 }
 
-/// A time, or how long ago.
+/// A time, or how long ago. humantime takes a bare `0`, which whoever means the beginning must not be told is now.
 fn time(name: &str, value: &str) -> Result<Timestamp, Problem> {
+    let ago = || humantime::parse_duration(value).ok().filter(|_| value.trim() != "0");
     Timestamp::parse(value)
-        .or_else(|| humantime::parse_duration(value).ok().map(|ago| Timestamp::now().minus(ago)))
+        .or_else(|| ago().map(|ago| Timestamp::now().minus(ago)))
         .ok_or_else(|| parameter(name, "must be an RFC 3339 time, or a duration such as 10m, 2h or 7d"))
 }
 

@@ -9,10 +9,11 @@ use super::guard::{self, OverTls};
 use super::limits::{self, Client, Held, Limits};
 use super::listen::Peer;
 use super::metrics::{self, Connected};
+use super::openapi::Credentials;
 use super::stream::{self as event_stream, EventStream};
 use super::{
     App, Caller, Closing, HttpSettings, Problem, ProblemCode, accept, address, admin, append, body, close,
-    history, read, session, streams, tokens,
+    history, openapi, read, session, streams, tokens,
 };
 use crate::auth::{Auth, Refused};
 use crate::event::{NameError, StreamName};
@@ -82,15 +83,16 @@ impl Service {
         closing: watch::Receiver<Option<Closing>>,
     ) -> Self {
         let limits = Arc::new(Limits::new(&settings.limits));
-        let metrics = Arc::default();
+        let openapi = openapi::text(&settings, Credentials::of(auth.as_ref()));
         let app = App {
             limits,
-            metrics,
+            metrics: Arc::default(),
             traces: None,
             log,
             settings: Arc::new(settings),
             closing,
             auth,
+            openapi,
             access: Access::default(),
         };
         let router = beside_the_log(operating());
@@ -256,6 +258,14 @@ impl Service {
         };
         if let Some(problem) = answer.extensions_mut().remove::<Problem>() {
             app.metrics.refusals.of(problem.code()).increment();
+            debug_assert!(
+                !self.0.has_log
+                    || openapi::is_listed(parts.method.as_str(), parts.uri.path(), problem.code()),
+                "the document does not say that {} {} may answer {:?}",
+                parts.method,
+                parts.uri.path(),
+                problem.code()
+            );
             let (rendered, body) = problem.render(caller.asked.id().as_str()).into_parts();
             *answer.status_mut() = rendered.status;
             answer.headers_mut().remove(header::CONTENT_LENGTH);
@@ -301,12 +311,12 @@ impl Service {
         let access = match Access::of(auth, parts, caller, stream.as_ref()).await {
             Ok(access) => access,
             Err(refusal) => match refusal.reason().filter(|_| is_event_source) {
-                Some(reason) => return Ok(event_stream::refuse(app, reason)),
+                Some(reason) => return Ok(event_stream::refuse(app, &parts.headers, reason)),
                 None => return Err(refusal.into()),
             },
         };
         if is_event_source && !access.is_reader() {
-            return Ok(event_stream::refuse(app, access::reason(Refused::Missing)));
+            return Ok(event_stream::refuse(app, &parts.headers, access::reason(Refused::Missing)));
         }
         if admin::is_route(path) {
             access.check_admin()?;
@@ -320,7 +330,7 @@ impl Service {
             caller.client = Some(Client::Credential(identity.name.clone()));
             if let Some((problem, reason)) = limits::rate(app, &caller) {
                 return match is_event_source {
-                    true => Ok(event_stream::refuse(app, reason)),
+                    true => Ok(event_stream::refuse(app, &parts.headers, reason)),
                     false => Err(problem),
                 };
             }
@@ -399,6 +409,7 @@ async fn on_the_log(
 fn beside_the_log(routes: Router) -> Router {
     routes
         .route("/", get(read::console))
+        .route("/openapi.json", get(openapi::serve))
         .route("/admin/trim", post(admin::trim))
         .route("/admin/holds", get(admin::holds))
         .route("/admin/holds/{stream}/{name}", put(admin::hold).delete(admin::release))
@@ -419,7 +430,7 @@ fn health() -> Router {
 
 /// The routes of who operates the server.
 fn operating() -> Router {
-    health().route(metrics::PATH, get(metrics::scrape))
+    health().route("/metrics", get(metrics::scrape))
 }
 
 /// A route of the log.
@@ -479,7 +490,7 @@ fn refuse(app: &App, request: &Parts, (refusal, reason): (Problem, &'static str)
     let is_read = matches!(request.method, Method::GET | Method::HEAD);
     let is_stream = matches!(Route::of(request.uri.path()), Some(Route::Log | Route::Stream(_)));
     if is_read && is_stream && accept::is_event_source(&request.headers) {
-        event_stream::refuse(app, reason)
+        event_stream::refuse(app, &request.headers, reason)
     } else {
         problem(refusal)
     }

@@ -2,7 +2,7 @@
 
 use super::access::{SESSION_COOKIE, TICKET, credential_problem, has_cookie};
 use super::guard::OverTls;
-use super::members::Object;
+use super::members::{Object, whole};
 use super::{App, Problem, ProblemCode, body};
 use crate::auth::{Auth, Identity, Refused, TICKET_MAX};
 use crate::event::{StreamName, Timestamp};
@@ -11,18 +11,25 @@ use axum::body::Body;
 use axum::extract::Request;
 use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, Uri, header};
 use axum::response::{IntoResponse, Response};
+use schemars::JsonSchema;
 use serde::Serialize;
 use std::time::Duration;
 
 /// How long a ticket opens its stream, unless it says so itself.
-const TICKET_DEFAULT: Duration = Duration::from_secs(60);
+pub(super) const TICKET_DEFAULT: Duration = Duration::from_secs(60);
 
 /// A ticket, and the URL that it is for.
-#[derive(Serialize)]
-struct TicketJson<'t> {
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "Ticket")]
+pub(super) struct TicketJson<'t> {
+    /// The ticket itself.
     ticket: &'t str,
+    /// The stream that it opens.
     stream: &'t str,
+    /// Where to open it.
     url: String,
+    /// When it ends.
+    #[schemars(extend("format" = "date-time"))]
     expires_at: String,
 }
 
@@ -90,7 +97,7 @@ pub(super) async fn ticket(
         object.refuse("stream", "must name the stream that is to be opened");
     }
     let seconds = object.take("seconds", |value| {
-        let seconds = value.as_u64().filter(|seconds| (1..=TICKET_MAX.as_secs()).contains(seconds));
+        let seconds = whole(value).filter(|seconds| (1..=TICKET_MAX.as_secs()).contains(seconds));
         seconds.ok_or_else(|| format!("must be a whole number from 1 to {}", TICKET_MAX.as_secs()))
     });
     object.finish()?;

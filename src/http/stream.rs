@@ -8,7 +8,7 @@ use super::access;
 use super::asked::Asked;
 use super::limits::{Held, OVERLOADED};
 use super::metrics::Metrics;
-use super::query::{Payload, ReadQuery};
+use super::query::{self, Payload, ReadQuery};
 use super::service::{Answer, AnswerBody};
 use super::transfer::Transfer;
 use super::{App, Caller, Closing, Problem, ProblemCode};
@@ -44,24 +44,30 @@ pub(super) async fn open(
     let client = caller.client.as_ref();
     let Some(place) = app.limits.stream(client) else {
         if is_event_source(headers) {
-            return Ok(refuse(app, OVERLOADED));
+            return Ok(refuse(app, headers, OVERLOADED));
         }
         let detail = "close one of the client's streams first";
         let max = app.settings.limits.client_streams_max;
         return Err(Problem::new(ProblemCode::StreamsFull, detail).with("streams_max", max));
     };
-    Ok(open_at(app, query, caller, place).await)
+    Ok(open_at(app, query, caller, came_with(headers), place).await)
 }
 
 /// A stream that says why there is none now, and when to come back.
-pub(super) fn refuse(app: &App, reason: &str) -> Answer {
+pub(super) fn refuse(app: &App, headers: &HeaderMap, reason: &str) -> Answer {
     let mut out = Vec::new();
     count_notice(&app.metrics, reason);
-    put_notice(&mut out, reason, Some(random_between(app.settings.retry)));
+    put_notice(&mut out, reason, came_with(headers), Some(random_between(app.settings.retry)));
     respond(AnswerBody::Whole(Body::from(out)))
 }
 
-async fn open_at(app: &App, query: ReadQuery, caller: &Caller, place: Held) -> Answer {
+async fn open_at(
+    app: &App,
+    query: ReadQuery,
+    caller: &Caller,
+    came_with: Option<Seq>,
+    place: Held,
+) -> Answer {
     let format = match query.payload {
         Payload::Event => Format::Sse { as_message: query.as_message },
         Payload::Data => Format::SseData { as_message: query.as_message },
@@ -75,7 +81,7 @@ async fn open_at(app: &App, query: ReadQuery, caller: &Caller, place: Held) -> A
     let retry = random_between(app.settings.retry);
     let resume = match app.log.resume(from, query.log_id.as_deref(), &query.selection).await {
         Ok(resume) => resume,
-        Err(error) => return unavailable(app, &error, retry),
+        Err(error) => return unavailable(app, &error, came_with, retry),
     };
     let mut options = query.reader_options(&app.settings, format);
     let one_stream = query.selection.one_stream();
@@ -84,7 +90,7 @@ async fn open_at(app: &App, query: ReadQuery, caller: &Caller, place: Held) -> A
     if let Some(stream) = one_stream {
         let closed_seq = match app.log.closed_seq(stream).await {
             Ok(closed_seq) => closed_seq,
-            Err(error) => return unavailable(app, &error, retry),
+            Err(error) => return unavailable(app, &error, came_with, retry),
         };
         options.through = options.through.into_iter().chain(closed_seq).min();
         // Whoever follows some events of the stream is told of its end like everyone else.
@@ -114,7 +120,7 @@ async fn open_at(app: &App, query: ReadQuery, caller: &Caller, place: Held) -> A
             return answer;
         }
         Ok(_) => {}
-        Err(error) => return unavailable(app, &error, retry),
+        Err(error) => return unavailable(app, &error, came_with, retry),
     }
     let silent_until = Instant::now() + app.settings.keep_alive;
     if search.is_none() {
@@ -181,12 +187,22 @@ fn opened(caller: &Caller, stream: Option<&str>, cursor: Seq) {
     caller.asked.line().in_scope(|| tracing::info!(%client, stream, cursor, "stream opened"));
 }
 
-fn unavailable(app: &App, error: &(dyn std::error::Error + 'static), retry: Duration) -> Answer {
+fn unavailable(
+    app: &App,
+    error: &(dyn std::error::Error + 'static),
+    came_with: Option<Seq>,
+    retry: Duration,
+) -> Answer {
     Problem::read_failed(error);
     let mut out = Vec::new();
     count_notice(&app.metrics, Closing::Unavailable.reason());
-    put_notice(&mut out, Closing::Unavailable.reason(), Some(retry));
+    put_notice(&mut out, Closing::Unavailable.reason(), came_with, Some(retry));
     respond(AnswerBody::Whole(Body::from(out)))
+}
+
+/// The cursor that a client gives by itself when it comes back.
+pub(super) fn came_with(headers: &HeaderMap) -> Option<Seq> {
+    query::header_cursor(headers).ok().flatten()
 }
 
 fn respond(body: AnswerBody) -> Answer {
@@ -286,11 +302,11 @@ impl EventStream {
     }
 
     /// All that is sent of a stream for which there is no place: why, and when to come back.
-    pub(super) fn turn_away(mut self: Box<Self>) -> Vec<u8> {
+    pub(super) fn turn_away(mut self: Box<Self>, came_with: Option<Seq>) -> Vec<u8> {
         self.record.reason = OVERLOADED;
         let mut out = Vec::new();
         count_notice(&self.metrics, OVERLOADED);
-        put_notice(&mut out, OVERLOADED, Some(self.retry));
+        put_notice(&mut out, OVERLOADED, came_with, Some(self.retry));
         out
     }
 
@@ -419,7 +435,7 @@ impl EventStream {
         count_notice(&self.metrics, reason);
         let mut out = Vec::new();
         // During a search nothing has yet said when to come back.
-        put_notice(&mut out, reason, self.search.is_some().then_some(self.retry));
+        put_notice(&mut out, reason, None, self.search.is_some().then_some(self.retry));
         Bytes::from(out)
     }
 }
@@ -447,9 +463,11 @@ fn count_notice(metrics: &Metrics, reason: &str) {
     notice.into_iter().for_each(|notice| metrics.notices.of(notice).increment());
 }
 
-/// Says why the stream ends. Without an id, so that the client resumes exactly where it was.
-fn put_notice(out: &mut Vec<u8>, reason: &str, retry: Option<Duration>) {
-    put_control(out, control::NOTICE, &NoticeData { reason: reason.into() }, None, retry);
+/// Says why the stream ends. Without an id, the client resumes exactly where it was. But where it is the first block, it has
+/// the cursor that the client came with: the crate eventsource-client forgets it at a first block without an id, and
+/// requests-sse then takes over the id of an event whose frame was cut off behind it.
+fn put_notice(out: &mut Vec<u8>, reason: &str, id: Option<Seq>, retry: Option<Duration>) {
+    put_control(out, control::NOTICE, &NoticeData { reason: reason.into() }, id, retry);
 }
 
 fn put_control(

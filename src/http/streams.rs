@@ -7,24 +7,35 @@ use crate::log::{StreamTotals, StreamsError};
 use axum::http::request::Parts;
 use axum::http::{HeaderValue, header};
 use axum::response::Response;
+use schemars::JsonSchema;
 use serde::Serialize;
 
 /// Streams of a listing that does not say its limit.
-const LIMIT_DEFAULT: usize = 100;
+pub(super) const LIMIT_DEFAULT: usize = 100;
 /// Most streams of a listing.
-const LIMIT_MAX: usize = 1_000;
+pub(super) const LIMIT_MAX: usize = 1_000;
 
-/// One stream.
-#[derive(Serialize)]
-struct StreamJson<'s> {
+/// One stream: what is in it.
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "Stream")]
+pub(super) struct StreamJson<'s> {
+    /// Its name.
     name: &'s str,
+    /// Retained events.
     events: u64,
+    /// Their data. *Units*: bytes.
     bytes: u64,
+    /// Oldest retained; `last_seq + 1` when nothing is.
     first_seq: Seq,
+    /// Newest ever.
     last_seq: Seq,
+    /// When the oldest retained was received.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("format" = "date-time"))]
     first_created_at: Option<&'s str>,
+    /// When the newest retained was received.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("format" = "date-time"))]
     last_created_at: Option<&'s str>,
     /// Its final event, if it is closed.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -47,9 +58,12 @@ impl<'s> StreamJson<'s> {
 }
 
 /// A listing: `{"streams":[...],"next":"..."}`, by name; `next` is there when there are more.
-#[derive(Serialize)]
-struct Listing<'s> {
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "Streams")]
+pub(super) struct Listing<'s> {
+    /// By name.
     streams: Vec<StreamJson<'s>>,
+    /// The URL of the next page, if there is one.
     #[serde(skip_serializing_if = "Option::is_none")]
     next: Option<&'s str>,
 }

@@ -230,6 +230,15 @@ impl Log {
         !self.queue.is_closed()
     }
 
+    /// Waits until the writer has done what it was asked before, and whether it answers that it has. Without an end while it
+    /// is stuck, in a disk that does not answer say; false when it has ended.
+    ///
+    /// *Cancel safety*: safe.
+    pub async fn is_answering(&self) -> bool {
+        let (reply, answer) = oneshot::channel();
+        self.ask(Command::Probe(reply)).await.is_ok() && answer.await.is_ok()
+    }
+
     /// Stores a request, all of it or nothing, and returns a receipt for each event once they are durable.
     ///
     /// *Errors*: see [`AppendError`]; only [`AppendError::Unavailable`] leaves open whether it was stored.

@@ -59,6 +59,8 @@ pub(super) enum Command {
     Trim(Trim),
     Hold(HoldCommand),
     Token(TokenCommand),
+    /// Answered when its turn comes.
+    Probe(oneshot::Sender<()>),
     Close,
 }
 
@@ -170,6 +172,10 @@ impl Writer {
                 Command::Trim(trim) => self.trims.push_back(trim),
                 Command::Hold(command) => self.change_hold(command).await?,
                 Command::Token(command) => self.change_token(command).await?,
+                Command::Probe(reply) => {
+                    // Whoever asked may have gone.
+                    let _ = reply.send(());
+                }
                 Command::Close => self.commands.close(),
             }
             self.look_who_waits();

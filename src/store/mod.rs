@@ -47,7 +47,7 @@ pub use error::{CommitError, CopyError, InspectError, OpenError, StoreError};
 pub use excess::{Excess, Shares};
 pub use holds::{HeldStream, Hold};
 pub use inspect::{Check, Finding, Inspection, LogSummary, Outcome, Progress, Surroundings};
-pub use open::{Opened, StoreSettings, open};
+pub use open::{Opened, StoreSettings, open, sqlite_version};
 pub use read::{PageLimits, Store, StoredPage};
 pub use streams::{StreamEnd, StreamSize, StreamTotals};
 pub use text::{TextEvents, TextPage};

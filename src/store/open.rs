@@ -26,6 +26,11 @@ const PAGE_BYTES: u32 = 8_192;
 /// A WAL that a long foreign transaction made larger shrinks to this at the next reset. *Units*: bytes.
 const WAL_BYTES_KEPT: u64 = 64 << 20;
 
+/// The version of the SQLite that is part of this binary.
+pub fn sqlite_version() -> &'static str {
+    libsqlite3_sys::SQLITE_VERSION.to_str().expect("a version is digits and dots")
+}
+
 /// How to open the file.
 #[derive(Debug, Clone)]
 pub struct StoreSettings {

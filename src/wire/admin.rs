@@ -1,11 +1,13 @@
 //! The JSON of `/admin`: what a trim has done or would do, the holds, and the tokens.
 
 use crate::event::Seq;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::fmt;
 
 /// A hold on a stream.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[schemars(rename = "Hold")]
 pub struct HoldJson {
     /// The stream that is held.
     pub stream: String,
@@ -14,6 +16,7 @@ pub struct HoldJson {
     /// Why.
     pub reason: String,
     /// Since when.
+    #[schemars(extend("format" = "date-time"))]
     pub created_at: String,
     /// The oldest event that it keeps; left out where the stream has none, and where only the hold itself is told.
     #[serde(skip_serializing_if = "Option::is_none", default)]
@@ -21,14 +24,16 @@ pub struct HoldJson {
 }
 
 /// All holds, by stream and name.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[schemars(rename = "Holds")]
 pub struct HoldsJson {
     /// Each of them.
     pub holds: Vec<HoldJson>,
 }
 
 /// What one stream loses.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[schemars(rename = "TrimShare")]
 pub struct ShareJson {
     /// The stream.
     pub stream: String,
@@ -39,7 +44,8 @@ pub struct ShareJson {
 }
 
 /// One trim: of the whole log, or of one stream.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[schemars(rename = "TrimPart")]
 pub struct TrimJson {
     /// The stream, if it is of one.
     #[serde(skip_serializing_if = "Option::is_none", default)]
@@ -60,7 +66,8 @@ pub struct TrimJson {
 }
 
 /// The answer to a trim, and to the dry run of one.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[schemars(rename = "Trim")]
 pub struct TrimAnswer {
     /// Nothing was trimmed: this is what would be.
     pub dry_run: bool,
@@ -72,11 +79,12 @@ pub struct TrimAnswer {
 }
 
 /// The answer to a dry run of retention as it is set.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[schemars(rename = "RetentionPlan")]
 pub struct RetentionAnswer {
     /// Always true.
     pub dry_run: bool,
-    /// As in [`TrimAnswer`].
+    /// The oldest retained seq of the log as it is now; `last_seq + 1` when nothing is retained.
     pub first_seq: Seq,
     /// How many events all trims take together.
     pub events: u64,
@@ -88,7 +96,8 @@ pub struct RetentionAnswer {
 }
 
 /// An API token.
-#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[schemars(rename = "Token")]
 pub struct TokenJson {
     /// The token itself: in the answer to its making, and never again.
     #[serde(skip_serializing_if = "Option::is_none", default)]
@@ -107,12 +116,15 @@ pub struct TokenJson {
     #[serde(default)]
     pub metrics: bool,
     /// Since when it is.
+    #[schemars(extend("format" = "date-time"))]
     pub created_at: String,
     /// When it ends, if it does.
     #[serde(skip_serializing_if = "Option::is_none", default)]
+    #[schemars(extend("format" = "date-time"))]
     pub expires_at: Option<String>,
     /// Since when it is not valid any more.
     #[serde(skip_serializing_if = "Option::is_none", default)]
+    #[schemars(extend("format" = "date-time"))]
     pub revoked_at: Option<String>,
 }
 
@@ -124,7 +136,8 @@ impl fmt::Debug for TokenJson {
 }
 
 /// All tokens, the oldest first.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[schemars(rename = "Tokens")]
 pub struct TokensJson {
     /// Each of them, revoked and expired ones too.
     pub tokens: Vec<TokenJson>,

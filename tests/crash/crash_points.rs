@@ -1,11 +1,14 @@
 //! kill -9 at one exact system call after the other: every write, sync and cut of a first start, of a commit, of a
-//! checkpoint, and of a restore. Chance reaches these moments seldom, strace reaches each.
+//! checkpoint, of an upgrade, and of a restore. Chance reaches these moments seldom, strace reaches each.
 
 use crate::cli;
 use crate::load::{self, Answer, Request};
 use crate::server::{Launch, Place, Server, complain, evertail, until};
-use crate::table::{assert_ordered, assert_sound, rows};
+use crate::table::{self, assert_ordered, assert_sound, rows};
 use crate::trace::{missing_strace, strace};
+use sqlx::sqlite::SqliteConnectOptions;
+use sqlx::{AssertSqlSafe, ConnectOptions, Connection};
+use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
 use std::process::Stdio;
@@ -59,6 +62,56 @@ async fn a_first_start_that_is_killed_anywhere_leaves_a_file_that_starts() {
     }
     complain(&format!("{points} crash points of a first start"));
     assert!(points > 20, "{points}");
+}
+
+/// The oldest log there is, so that every migration is under way at some time.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_upgrade_that_is_killed_anywhere_leaves_a_log_that_the_next_start_brings_up_to_date() {
+    if let Some(reason) = missing_strace() {
+        return complain(&format!("SKIPPED crash_points: {reason}"));
+    }
+    let fixtures = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/logs");
+    let dump = fs::read_to_string(fixtures.join("0001.sql")).unwrap();
+    let model = Place::new();
+    let options = SqliteConnectOptions::new().filename(model.file()).create_if_missing(true);
+    let mut made = options.connect().await.unwrap();
+    sqlx::raw_sql(AssertSqlSafe(dump)).execute(&mut made).await.unwrap();
+    sqlx::query("PRAGMA journal_mode = WAL").execute(&mut made).await.unwrap();
+    made.close().await.unwrap();
+    let before = events(&model.file()).await;
+    assert!(before.len() > 10);
+    let (mut points, mut versions) = (0, BTreeSet::new());
+    for call in CALLS {
+        for when in 1..=POINTS_MAX {
+            let place = Place::new();
+            fs::copy(model.file(), place.file()).unwrap();
+            if !is_killed_at_start(&mut killed_at(&place, call, when).spawn()).await {
+                break;
+            }
+            assert!(when < POINTS_MAX, "it is killed without end");
+            points += 1;
+            assert_eq!(events(&place.file()).await, before, "killed at {call} {when}");
+            versions.insert(version(&place.file()).await);
+            drop(Launch::new(&place.file()).start().await);
+            assert_eq!(events(&place.file()).await, before, "killed at {call} {when}");
+            let migrations = fs::read_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join("migrations")).unwrap();
+            assert_eq!(version(&place.file()).await, migrations.count() as i64, "killed at {call} {when}");
+        }
+    }
+    complain(&format!("{points} crash points of an upgrade, which left migrations {versions:?}"));
+    assert!(points > 20 && versions.len() > 2, "{points} {versions:?}");
+}
+
+/// Each event as one text.
+async fn events(file: &Path) -> Vec<String> {
+    let sql = "SELECT json_array(seq, stream, source, id, type, subject, time, created_at, data) FROM events";
+    sqlx::query_scalar(sql).fetch_all(&mut table::open(file).await).await.unwrap()
+}
+
+/// The newest migration, none of them by halves.
+async fn version(file: &Path) -> i64 {
+    let sql = "SELECT max(version) FROM _sqlx_migrations HAVING count(*) = max(version) AND min(success)";
+    sqlx::query_scalar(sql).fetch_one(&mut table::open(file).await).await.unwrap()
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

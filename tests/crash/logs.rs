@@ -54,7 +54,7 @@ fn steady(line: &str) -> String {
     let mut line: Value = serde_json::from_str(line).unwrap();
     for (name, value) in line.as_object_mut().unwrap() {
         match name.as_str() {
-            "timestamp" | "page" | "api" | "metrics" | "file" | "log" => {
+            "timestamp" | "version" | "page" | "api" | "metrics" | "file" | "log" => {
                 assert!(value.is_string(), "{name}");
                 *value = "...".into();
             }

@@ -12,6 +12,9 @@
 //! | `logs` | the life of a process in its own log, and every line of a request by its name |
 //! | `traces` | spans of requests, as a collector gets them |
 //! | `graceful_stop` | SIGTERM under load loses nothing and tells the readers |
+//! | `supervised` | a passed socket refuses nobody across a restart; a supervisor is told when it serves, reloads, stops and lives |
+//! | `reloading` | SIGHUP takes a new certificate and new keys, keeps the old ones where the new are of no use, and ends nothing |
+//! | `packaging` | `--version`, completions, manual pages, the unit of systemd and the Dockerfile |
 //! | `refused_starts` | a second server on the file and an open address are turned away with the next step |
 //! | `cli` | `evertail append` and `evertail tail` as processes, also across a kill -9 |
 //! | `admin` | `evertail trim` and `evertail hold`, also across a kill -9 |
@@ -50,10 +53,13 @@ mod kill_nine;
 mod ledger;
 mod load;
 mod logs;
+mod packaging;
 mod queries;
 mod reader;
 mod refused_starts;
+mod reloading;
 mod server;
+mod supervised;
 mod table;
 mod trace;
 mod traces;

@@ -5,6 +5,9 @@ use crate::load::{Load, Manner};
 use crate::reader::{self, Reader, Wanted};
 use crate::server::{Launch, Place, until};
 use crate::table::rows;
+use rustix::process::Signal;
+use sqlx::sqlite::SqliteConnectOptions;
+use sqlx::{ConnectOptions, Connection};
 
 const READER: Wanted = Wanted { path: "/events?after=0", matches: |_| true, manner: reader::Manner::Native };
 
@@ -47,6 +50,24 @@ async fn a_second_server_on_the_address_is_turned_away() {
         "{complaint}"
     );
     assert!(!other.file().exists(), "what does not serve makes no file");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_file_of_a_newer_server_is_refused_and_left_alone() {
+    let place = Place::new();
+    let mut server = Launch::new(&place.file()).start().await;
+    server.signal(Signal::TERM);
+    assert_eq!(server.ended().await.code(), Some(0));
+    let mut newer = SqliteConnectOptions::new().filename(place.file()).connect().await.unwrap();
+    sqlx::query("UPDATE meta SET format = 99").execute(&mut newer).await.unwrap();
+    newer.close().await.unwrap();
+    let left = std::fs::read(place.file()).unwrap();
+    let mut older = Launch::new(&place.file()).spawn();
+    assert_eq!(older.ended().await.code(), Some(1));
+    let complaint = older.complaint().await;
+    assert!(complaint.contains("has log format 99, this server knows up to "), "{complaint}");
+    assert!(complaint.ends_with("; start a newer evertail"), "{complaint}");
+    assert!(std::fs::read(place.file()).unwrap() == left, "the file was changed");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -3,6 +3,7 @@
 use rustix::process::{Pid, Signal, kill_process};
 use std::io::{BufRead, BufReader};
 use std::net::TcpListener;
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::Arc;
@@ -51,7 +52,10 @@ pub(crate) fn evertail(wrapper: &[String], folder: &Path) -> Command {
 #[derive(Clone)]
 pub(crate) struct Launch {
     file: PathBuf,
-    listen: String,
+    /// Not where a socket is passed.
+    listen: Option<String>,
+    /// A socket that is passed as systemd passes one, and how many times.
+    passed: Option<(Arc<OwnedFd>, usize)>,
     variables: Vec<(&'static str, String)>,
     wrapper: Vec<String>,
 }
@@ -67,14 +71,22 @@ impl Launch {
         ];
         Self {
             file: file.to_owned(),
-            listen: "127.0.0.1:0".to_owned(),
+            listen: Some("127.0.0.1:0".to_owned()),
+            passed: None,
             variables: variables.map(|(name, value)| (name, value.to_owned())).to_vec(),
             wrapper: Vec::new(),
         }
     }
 
     pub(crate) fn listen(mut self, address: impl Into<String>) -> Self {
-        self.listen = address.into();
+        self.listen = Some(address.into());
+        self
+    }
+
+    /// On this socket, in so many copies, instead of an address.
+    pub(crate) fn on(mut self, socket: impl Into<OwnedFd>, copies: usize) -> Self {
+        self.passed = Some((Arc::new(socket.into()), copies));
+        self.listen = None;
         self
     }
 
@@ -91,10 +103,21 @@ impl Launch {
 
     pub(crate) fn spawn(&self) -> Server {
         let folder = self.file.parent().unwrap();
-        let mut command = evertail(&self.wrapper, folder);
+        let mut wrapper = self.wrapper.clone();
+        let mut stdin = Stdio::null();
+        if let Some((socket, copies)) = &self.passed {
+            // The shell has it as its stdin, moves it to where it belongs, and becomes the server.
+            let moves: String = (3..3 + copies).map(|descriptor| format!("{descriptor}<&0 ")).collect();
+            let script =
+                format!("exec {moves} </dev/null; export LISTEN_FDS={copies} LISTEN_PID=$$; exec \"$@\"");
+            wrapper.splice(0..0, ["sh", "-c", &script, "sh"].map(str::to_owned));
+            stdin = Stdio::from(socket.try_clone().unwrap());
+        }
+        let mut command = evertail(&wrapper, folder);
         command.envs(self.variables.iter().map(|(name, value)| (*name, value)));
-        command.env("EVERTAIL_FILE", &self.file).env("EVERTAIL_LISTEN", &self.listen);
-        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
+        command.env("EVERTAIL_FILE", &self.file);
+        command.envs(self.listen.iter().map(|address| ("EVERTAIL_LISTEN", address)));
+        command.stdin(stdin).stdout(Stdio::null()).stderr(Stdio::piped());
         let mut child = command.spawn().unwrap();
         let stderr = child.stderr.take().unwrap();
         let (told, lines) = watch::channel(Lines::default());

@@ -13,6 +13,7 @@
 //! | `errors`, `malformed` | problems, origins, the shapes of smuggling; ten thousand broken requests |
 //! | `hostile` | texts and JSON that would break what they are put into; broken requests to the other routes |
 //! | `metrics`, `top` | what is scraped, and when it moves; what `evertail top` makes of it |
+//! | `openapi`, `reference` | the document of all routes and problems, held against both; `docs/http.md`, made of it |
 //! | `docs` | every curl line of the documents |
 //! | `bench` | the load generator, and that it finds what a server does wrong |
 //! | `slow` | clients that send or read slowly or not at all |
@@ -37,8 +38,10 @@ mod malformed;
 mod metrics;
 #[path = "../fuzz/mutate.rs"]
 mod mutate;
+mod openapi;
 mod pages;
 mod raw;
+mod reference;
 mod regression;
 mod resume;
 mod retention;

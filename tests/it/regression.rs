@@ -123,3 +123,64 @@ async fn idempotency_keys_that_end_in_unicode_white_space_were_one_key() {
         assert_eq!(post(same).await.status, 200, "{same:?}");
     }
 }
+
+#[tokio::test]
+async fn since_0_was_now() {
+    // humantime takes a bare 0 for no time at all: who meant the beginning got nothing, and was not told.
+    let server = Server::start().await;
+    server.append("a", "{}").await;
+    for parameter in ["since", "until"] {
+        let problem =
+            server.page(&format!("/api/v1/a?{parameter}=0")).await.problem(400, "parameter_invalid");
+        assert_eq!(problem["parameter"], parameter);
+        assert_eq!(server.page(&format!("/api/v1/a?{parameter}=0s")).await.status, 200);
+    }
+}
+
+#[tokio::test]
+async fn if_match_was_taken_with_any_number_of_quotes_and_a_sign() {
+    let server = Server::start().await;
+    server.append("a", "{}").await;
+    let append = |seq: &'static str| {
+        Reply::of(server.post("/api/v1/a", "application/json", "{}").header("if-match", seq))
+    };
+    for bad in ["\"1", "1\"", "\"\"1\"\"", "+1", "\"+1\"", "\"\"", ""] {
+        append(bad).await.problem(400, "precondition_invalid");
+    }
+    assert_eq!(append("\"1\"").await.status, 201);
+    assert_eq!(append("2").await.status, 201);
+}
+
+#[tokio::test]
+async fn whole_number_with_a_fraction_of_zero_was_no_whole_number() {
+    // JSON has one kind of numbers, and OpenAPI's integer takes 2.0.
+    let server = Server::start().await;
+    server.append("a", "[{},{},{}]").await;
+    let trim = |body: &'static str| Reply::of(server.post("/admin/trim", "application/json", body));
+    for bad in ["1.5", "-1.0", "0.0", "1e300", "9007199254740992.0"] {
+        let body = format!(r#"{{"before":{bad},"dry_run":true}}"#);
+        Reply::of(server.post("/admin/trim", "application/json", body)).await.problem(400, "body_invalid");
+    }
+    assert_eq!(trim(r#"{"before":3.0}"#).await.json()["events"], 2);
+}
+
+#[tokio::test]
+async fn notices_that_open_a_stream_took_the_cursor_from_some_clients() {
+    // A Rust client forgets its cursor at a first block without an id: after a full server it began anew, or skipped what
+    // it had missed.
+    let server = Server::start_with(|settings| {
+        settings.http.limits.counts_this_machine = true;
+        settings.http.limits.client_streams_max = Some(1);
+    })
+    .await;
+    server.append("a", "[{},{},{}]").await;
+    let mut first = Connection::open(server.address).await;
+    first.send("GET /api/v1/a HTTP/1.1\r\nhost: localhost\r\n\r\n").await;
+    assert!(first.head().await.unwrap().starts_with("HTTP/1.1 200"));
+    for (header, id) in [("last-event-id: 2\r\n", "id: 2\n"), ("", "")] {
+        let mut second = Connection::open(server.address).await;
+        let reply = second.get("/api/v1/a", &format!("accept: text/event-stream\r\n{header}")).await;
+        let notice = "event: evertail.notice\ndata: {\"reason\":\"overloaded\"}\n";
+        assert!(reply.text().ends_with(&format!("\n{notice}{id}\n")), "{:?}", reply.text());
+    }
+}

@@ -1,5 +1,6 @@
 //! The log at its boundary: what it promises to whoever appends, reads, or opens its file with other tools.
 
+mod answering;
 mod append;
 mod checkpoints;
 mod closing;
@@ -15,3 +16,4 @@ mod rules;
 mod stream_trims;
 mod tokens;
 mod trimming;
+mod upgrading;

@@ -155,8 +155,7 @@ class Replicated(unittest.TestCase):
             self.server.end()
             self.server.start()
             last = self.append(1)
-            self.server.process.kill()
-            self.server.process.communicate()
+            self.server.kill()
             self.server.start()
             self.assertEqual(self.append(1), last + 1)
             last += 1

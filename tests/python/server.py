@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import tempfile
+import threading
 from contextlib import closing
 from http.client import HTTPConnection
 from pathlib import Path
@@ -15,6 +16,8 @@ HANG_SECONDS = 30
 
 
 class Server:
+    """Runs until it is stopped. With authentication on, `token` may do everything."""
+
     def __init__(self, **variables):
         self.folder = tempfile.TemporaryDirectory(prefix="evertail-python-")
         self.file = f"{self.folder.name}/evertail.db"
@@ -26,6 +29,11 @@ class Server:
             "EVERTAIL_DISK_FREE_BYTES_MIN": "0",
         }
         self.environment |= variables
+        self.token = None
+        if variables.get("EVERTAIL_AUTH") == "on":
+            # While no server has the file, as the first token is made.
+            grants = ["--admin", "--append", "*", "--read", "*"]
+            self.token = self.command("token", "create", *grants, "--name", "all", "--file", self.file)["token"]
         self.start()
 
     def start(self):
@@ -39,10 +47,23 @@ class Server:
                 self.address = urlsplit(said["page"]).netloc
                 break
         assert self.address, "it ended instead of serving"
+        # A full pipe would stop the server.
+        self.log = []
+        self.reading = threading.Thread(target=lambda: self.log.extend(self.process.stderr))
+        self.reading.start()
 
     def end(self):
         self.process.terminate()
-        self.process.communicate()
+        self.wait()
+
+    def kill(self):
+        self.process.kill()
+        self.wait()
+
+    def wait(self):
+        self.process.wait()
+        self.reading.join()
+        self.process.stderr.close()
 
     def stop(self):
         self.end()
