@@ -168,12 +168,10 @@ pub(crate) async fn stored_of(connection: &mut SqliteConnection, name: &str) -> 
 
 /// The retained events as another process reads them.
 pub(crate) async fn stored(connection: &mut SqliteConnection) -> Vec<Event> {
-    let rows = sqlx::query(
-        "SELECT seq, stream, source, id, type, subject, time, created_at, data, traceparent FROM events ORDER BY seq",
-    )
-    .fetch_all(connection)
-    .await
-    .expect("the view is readable");
+    let rows = sqlx::query("SELECT * FROM events ORDER BY seq")
+        .fetch_all(connection)
+        .await
+        .expect("the view is readable");
     let text = |row: &SqliteRow, column: &str| row.get::<Option<String>, _>(column).map(Arc::<str>::from);
     let required = |row: &SqliteRow, column: &str| text(row, column).expect("the column is NOT NULL");
     let event = |row: &SqliteRow| Event {
@@ -186,7 +184,8 @@ pub(crate) async fn stored(connection: &mut SqliteConnection) -> Vec<Event> {
             r#type: EventType::stored(required(row, "type")),
             subject: text(row, "subject"),
             time: text(row, "time"),
-            traceparent: text(row, "traceparent"),
+            // A log that an earlier version left has no such column.
+            traceparent: row.try_get::<Option<String>, _>("traceparent").ok().flatten().map(Arc::from),
             data: text(row, "data"),
         },
     };
