@@ -68,6 +68,7 @@ impl Mark {
             r#type: self.r#type.as_str(),
             subject: None,
             time: None,
+            traceparent: None,
             created_at: "",
             data,
         }

@@ -14,4 +14,5 @@ pub mod log;
 pub mod metrics;
 pub mod sse;
 pub mod store;
+pub mod traces;
 pub mod wire;

@@ -97,6 +97,9 @@ pub fn put_event(out: &mut Vec<u8>, event: &EventText<'_>) -> usize {
     if let Some(time) = event.time {
         put_member(out, "time", time);
     }
+    if let Some(traceparent) = event.traceparent {
+        put_member(out, "traceparent", traceparent);
+    }
     put_member(out, "created_at", event.created_at);
     let mut data_start = out.len();
     if let Some(data) = event.data {
@@ -148,6 +151,9 @@ pub struct EventJson<'a> {
     /// When it happened, as its producer wrote it. Never used for order.
     #[serde(borrow)]
     time: Option<Cow<'a, str>>,
+    /// The span it was made in, as W3C Trace Context writes it.
+    #[serde(borrow)]
+    traceparent: Option<Cow<'a, str>>,
     /// When it was received. Never decreases with seq.
     #[serde(borrow)]
     #[schemars(extend("format" = "date-time"))]
@@ -168,6 +174,7 @@ impl EventJson<'_> {
             r#type: &self.r#type,
             subject: self.subject.as_deref(),
             time: self.time.as_deref(),
+            traceparent: self.traceparent.as_deref(),
             created_at: &self.created_at,
             data: self.data.map(RawValue::get),
         }

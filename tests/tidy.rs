@@ -13,25 +13,29 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 /// What each module at the root of `src` may import of the others.
-const LAYERS: [(&str, &[&str]); 14] = [
+const LAYERS: [(&str, &[&str]); 15] = [
     ("event", &[]),
     ("sse", &[]),
     ("config", &["event"]),
     ("metrics", &[]),
+    ("traces", &[]),
     ("wire", &["event"]),
     ("frames", &["event", "sse", "wire"]),
     ("store", &["event"]),
     ("log", &["event", "frames", "metrics", "store", "wire"]),
     ("auth", &["event", "log", "wire"]),
-    ("http", &["auth", "config", "event", "frames", "log", "metrics", "sse", "wire"]),
+    ("http", &["auth", "config", "event", "frames", "log", "metrics", "sse", "traces", "wire"]),
     ("client", &["sse", "wire"]),
     ("bench", &[]),
-    ("cli", &["auth", "bench", "client", "config", "event", "http", "log", "metrics", "store", "wire"]),
+    (
+        "cli",
+        &["auth", "bench", "client", "config", "event", "http", "log", "metrics", "store", "traces", "wire"],
+    ),
     ("lib", &[]),
 ];
 
 /// Crates that only these modules may name.
-const KEPT_APART: [(&str, &[&str]); 28] = [
+const KEPT_APART: [(&str, &[&str]); 32] = [
     ("sqlx", &["store"]),
     ("libsqlite3_sys", &["store"]),
     ("axum", &["http"]),
@@ -41,9 +45,13 @@ const KEPT_APART: [(&str, &[&str]); 28] = [
     ("tower", &["http"]),
     ("tower_http", &["http"]),
     ("socket2", &["http"]),
+    ("reqwest", &["auth", "client", "traces"]),
+    ("rustls", &["auth", "client", "http", "traces"]),
+    ("opentelemetry", &["traces"]),
+    ("opentelemetry_http", &["traces"]),
+    ("opentelemetry_otlp", &["traces"]),
+    ("opentelemetry_sdk", &["traces"]),
     ("schemars", &["http", "wire"]),
-    ("reqwest", &["auth", "client"]),
-    ("rustls", &["auth", "client", "http"]),
     ("tokio_rustls", &["http"]),
     ("jsonwebtoken", &["auth"]),
     ("ring", &["auth", "http"]),
@@ -59,7 +67,7 @@ const KEPT_APART: [(&str, &[&str]); 28] = [
     ("sd_notify", &["cli"]),
     ("dotenvy", &["cli"]),
     ("tracing_subscriber", &["cli"]),
-    ("tokio", &["auth", "bench", "cli", "client", "http", "log", "store"]),
+    ("tokio", &["auth", "bench", "cli", "client", "http", "log", "store", "traces"]),
 ];
 
 fn root() -> &'static Path {
@@ -328,6 +336,63 @@ fn rows(document: &str) -> Vec<Vec<String>> {
     let text = read(document);
     let cells = |line: &str| line.trim_matches('|').split('|').map(|cell| cell.trim().to_owned()).collect();
     text.lines().filter(|line| line.starts_with("| ")).map(cells).collect()
+}
+
+/// The macros of `tracing` in a piece of code: level and message.
+fn log_lines(code: &str) -> Vec<(String, String)> {
+    let mut lines = Vec::new();
+    for after in uses(code, "tracing") {
+        let Some((level, call)) = after.split_once("!(") else { continue };
+        if !["error", "warn", "info", "debug"].contains(&level) {
+            continue;
+        }
+        // The message is the last text before the call ends.
+        let (mut depth, mut message, mut rest) = (1, "", call);
+        while depth > 0 {
+            let at = rest.find(['(', ')', '"']).expect("the call has an end");
+            let (mark, behind) = rest[at..].split_at(1);
+            rest = behind;
+            match mark {
+                "(" => depth += 1,
+                ")" => depth -= 1,
+                _ => (message, rest) = rest.split_once('"').expect("the text has an end"),
+            }
+        }
+        lines.push((level.to_owned(), message.to_owned()));
+    }
+    lines
+}
+
+#[test]
+fn every_line_of_the_servers_log_is_documented() {
+    let code: Vec<_> = sources().into_iter().map(|source| source.shipped).collect();
+    let said: BTreeSet<_> = code.iter().flat_map(|code| log_lines(code)).collect();
+    assert!(said.len() > 30, "the test looks in the wrong place");
+    let documented: BTreeSet<_> = rows("docs/logs.md")
+        .into_iter()
+        .filter(|cells| cells.len() == 3)
+        .map(|cells| (cells[0].trim_matches('`').to_owned(), cells[1].clone()))
+        .filter(|(level, _)| ["error", "warn", "info", "debug"].contains(&level.as_str()))
+        .collect();
+    assert_eq!(said, documented);
+}
+
+#[test]
+fn every_route_is_named_in_log_lines() {
+    let asked = read("src/http/asked.rs");
+    let service = read("src/http/service.rs");
+    let routes: Vec<&str> = service
+        .split(".route(\"")
+        .skip(1)
+        .map(|rest| rest.split('"').next().expect("a text has an end"))
+        .collect();
+    assert!(routes.len() >= 9, "the test looks in the wrong place");
+    for route in routes {
+        assert!(
+            asked.contains(&format!("    \"{route}\",\n")),
+            "{route} is not among the routes of asked.rs"
+        );
+    }
 }
 
 #[test]

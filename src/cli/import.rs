@@ -100,6 +100,8 @@ struct Imported<'a> {
     subject: Option<Cow<'a, str>>,
     #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
     time: Option<Cow<'a, str>>,
+    #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
+    traceparent: Option<Cow<'a, str>>,
     #[serde(borrow, skip_serializing, default, rename = "created_at")]
     _created_at: Option<Cow<'a, str>>,
     #[serde(borrow, default, skip_serializing_if = "Option::is_none", deserialize_with = "wire::payload")]

@@ -13,6 +13,7 @@ mod findings;
 mod hold;
 mod import;
 mod items;
+mod logging;
 mod manual;
 mod output;
 mod progress;

@@ -1,17 +1,18 @@
 //! `evertail`, `evertail serve`: builds the parts, runs them, takes them down in order.
 
-use super::{Exit, Failure, arguments, reload, supervisor};
+use super::{Exit, Failure, arguments, logging, reload, supervisor};
 use crate::auth::{Auth, AuthSettings, KeySource};
-use crate::config::{self, AuthConfig, Config, JwtKeys, LogFormat, Raw};
+use crate::config::{self, AuthConfig, Config, JwtKeys, Raw};
 use crate::http::{
     self, Closing, ConnectionSettings, HttpSettings, LimitSettings, OriginSettings, Service, Tls, TlsFiles,
     turned_away_max,
 };
 use crate::log::{Log, LogSettings};
 use crate::store::StoreSettings;
+use crate::traces::Traces;
 use clap::ArgMatches;
 use rustix::process::{Resource, Rlimit, getrlimit, setpriority_process, setrlimit};
-use std::io::{self, IsTerminal};
+use std::io;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::pin::pin;
@@ -21,7 +22,6 @@ use tokio::runtime::{Handle, Runtime};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{oneshot, watch};
 use tokio::task::JoinHandle;
-use tracing_subscriber::EnvFilter;
 
 /// Descriptors kept for the file, its companions, the read connections and the process itself.
 const DESCRIPTORS_RESERVED: u64 = 128;
@@ -49,7 +49,7 @@ pub(super) async fn run(
     let state_directory = std::env::var_os("STATE_DIRECTORY").map(PathBuf::from);
     let config =
         config::resolve(&raw, state_directory).map_err(|errors| Failure::usage(errors.to_string()))?;
-    start_logging(&config)?;
+    logging::start(&config)?;
     let tls =
         config.tls.clone().map(|(certificate, key)| Tls::load(TlsFiles { certificate, key })).transpose();
     let tls = tls.map_err(|error| Failure::from_error(&error, ""))?;
@@ -82,6 +82,14 @@ pub(super) async fn run(
         http_settings(&config, address.ip().is_loopback()),
         closing_seen,
     );
+    let traces = config.otlp_endpoint.as_deref().map(|endpoint| Traces::to(endpoint, Handle::current()));
+    let traces = traces
+        .transpose()
+        .map_err(|error| Failure::from_error(&error, "mend EVERTAIL_OTLP_ENDPOINT, or leave it out"))?;
+    let service = match &traces {
+        Some(traces) => service.with_traces(traces.clone()),
+        None => service,
+    };
     let connections = connection_settings(&config, connections_max, streams, tls.clone());
     let (service, operators) = match operating {
         Some(listener) => {
@@ -108,7 +116,11 @@ pub(super) async fn run(
     };
     // Readers are told and come back by themselves; requests under way are answered; then the writer and the file.
     let reason = if failed.is_some() { Closing::Unavailable } else { Closing::Drain };
-    tracing::info!(reason = ?reason, "stopping");
+    if let Some(error) = &failed {
+        let error: &dyn std::error::Error = error;
+        tracing::error!(error, "the log has failed, and nothing is acked any more");
+    }
+    tracing::info!(reason = reason.reason(), "stopping");
     supervisor::tell_stopping();
     closing.send_replace(Some(reason));
     let _ = stop.send(());
@@ -120,6 +132,9 @@ pub(super) async fn run(
         // Until here whoever asks is told that the server is stopping.
         if let Some(operators) = operators {
             operators.stop().await?;
+        }
+        if let Some(traces) = traces {
+            traces.close().await;
         }
         if let Some(error) = failed {
             return Err(Failure::from_error(&error, ""));
@@ -247,36 +262,6 @@ async fn authentication(log: &Log, config: &AuthConfig) -> Result<Auth, Failure>
         );
     }
     Ok(auth)
-}
-
-fn start_logging(config: &Config) -> Result<(), Failure> {
-    let filter = EnvFilter::builder().parse(&config.log_filter).map_err(|error| {
-        Failure::usage(format!(
-            "EVERTAIL_LOG is {:?}: {error}; give it a level such as info",
-            config.log_filter
-        ))
-    })?;
-    // A line for each frame of HTTP/2 is for who asks for it by name.
-    let filter = match config.log_filter.contains("h2") {
-        true => filter,
-        false => filter.add_directive("h2=warn".parse().expect("a directive")),
-    };
-    let is_text = match config.log_format {
-        LogFormat::Auto => io::stderr().is_terminal(),
-        LogFormat::Text => true,
-        LogFormat::Json => false,
-    };
-    let subscriber = tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(io::stderr)
-        // It would complain on stderr that stderr is gone, and panic of that.
-        .log_internal_errors(false);
-    if is_text {
-        subscriber.with_target(false).with_ansi(io::stderr().is_terminal()).init();
-    } else {
-        subscriber.json().flatten_event(true).init();
-    }
-    Ok(())
 }
 
 /// Raises the soft descriptor limit to the hard one, and says how many connections fit below it.

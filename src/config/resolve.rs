@@ -111,6 +111,7 @@ pub struct Config {
     pub drain_timeout: Duration,
     pub log_filter: String,
     pub log_format: LogFormat,
+    pub otlp_endpoint: Option<String>,
 }
 
 /// One setting that cannot be used.
@@ -202,6 +203,7 @@ pub fn resolve(raw: &Raw, state_directory: Option<PathBuf>) -> Result<Config, Co
             &table::LOG_FORMAT,
             &[("auto", LogFormat::Auto), ("text", LogFormat::Text), ("json", LogFormat::Json)],
         ),
+        otlp_endpoint: r.url(&table::OTLP_ENDPOINT),
     };
     let is_open = r.choice(&table::ALLOW_UNAUTHENTICATED, &[("true", true), ("false", false)]);
     let is_guarded = config.auth.is_some() || is_open;
@@ -254,6 +256,18 @@ mod tests {
         assert!(
             with(&[("EVERTAIL_LISTEN", "0.0.0.0:1"), ("EVERTAIL_ALLOW_UNAUTHENTICATED", "true")]).is_ok()
         );
+    }
+
+    #[test]
+    fn a_collector_is_named_by_a_url() {
+        let endpoint = |value| with(&[("EVERTAIL_OTLP_ENDPOINT", value)]).map(|config| config.otlp_endpoint);
+        assert_eq!(endpoint("").unwrap(), None);
+        for good in ["http://localhost:4318/v1/traces", "https://collector.example"] {
+            assert_eq!(endpoint(good).unwrap().as_deref(), Some(good));
+        }
+        for bad in ["localhost:4318", "grpc://localhost", "http://", "https:///v1/traces"] {
+            assert!(endpoint(bad).is_err(), "{bad}");
+        }
     }
 
     #[test]

@@ -160,6 +160,16 @@ impl<'a> Resolver<'a> {
         }
     }
 
+    /// A URL, if one is given.
+    pub(super) fn url(&mut self, setting: &Setting) -> Option<String> {
+        let text = self.text(setting);
+        let host = text.strip_prefix("http://").or_else(|| text.strip_prefix("https://"));
+        if !text.is_empty() && host.is_none_or(|host| host.is_empty() || host.starts_with('/')) {
+            self.refuse(setting, setting.range);
+        }
+        Some(text).filter(|text| !text.is_empty())
+    }
+
     pub(super) fn list<T>(&mut self, setting: &Setting, parse: fn(&str) -> Option<T>) -> Vec<T> {
         let text = self.text(setting);
         let entries = text.split(',').map(str::trim).filter(|entry| !entry.is_empty());

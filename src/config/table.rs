@@ -237,6 +237,10 @@ settings! {
         "How the server's own log is written.",
         "text, json, or auto: text on a terminal, else JSON",
         "To force one of them.";
+    OTLP_ENDPOINT: "EVERTAIL_OTLP_ENDPOINT" = "",
+        "Where the span of each request is sent, as OTLP over HTTP in protobuf; empty sends none.",
+        "an http or https URL, such as http://localhost:4318/v1/traces",
+        "To see requests in the traces of who makes them. See docs/logs.md.";
 }
 
 /// The settings of the client commands.

@@ -9,6 +9,7 @@ mod retention;
 mod selection;
 mod text;
 mod time;
+mod trace;
 
 pub use filter::{Condition, Filter};
 pub use json::{DEPTH_MAX, JsonError, compact, quote};
@@ -21,13 +22,14 @@ pub use retention::{Retention, RetentionRules, StreamRetention};
 pub use selection::{Pattern, Selection};
 pub use text::EventText;
 pub use time::Timestamp;
+pub use trace::check_traceparent;
 
 use std::sync::Arc;
 
 /// The position of an event in the log: 1 for the first, rising by exactly 1, never reused. 0 means "before the first".
 pub type Seq = u64;
 
-/// What a producer says of an event. Two contents are equal exactly when a repeat is a duplicate and not a reuse.
+/// What a producer says of an event.
 ///
 /// Texts are shared, so that the table, the recent window and a receipt hold one copy.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -44,6 +46,8 @@ pub struct Content {
     pub subject: Option<Arc<str>>,
     /// When it happened, RFC 3339 as the producer wrote it; never used for order.
     pub time: Option<Arc<str>>,
+    /// The span it was made in (W3C Trace Context), as [`check_traceparent`] writes it.
+    pub traceparent: Option<Arc<str>>,
     /// The payload: one JSON value on one line, without insignificant white space.
     pub data: Option<Arc<str>>,
 }
@@ -58,11 +62,27 @@ impl Content {
             r#type: EventType::message(),
             subject: None,
             time: None,
+            traceparent: None,
             data: None,
         }
     }
 
+    /// Whether it is the same event again, and no other one with its id. Each attempt at it is a span of its own, so that
+    /// is not compared.
+    pub fn repeats(&self, earlier: &Self) -> bool {
+        let Self { stream, source, id, r#type, subject, time, traceparent: _, data } = self;
+        *stream == earlier.stream
+            && *source == earlier.source
+            && *id == earlier.id
+            && *r#type == earlier.r#type
+            && *subject == earlier.subject
+            && *time == earlier.time
+            && *data == earlier.data
+    }
+
     /// Size of all its texts. *Units*: bytes. What the limits on an event, a batch and the queue count.
+    ///
+    /// Without the traceparent, which is short, and which a proxy may add: an event is not too large by that.
     pub fn size_bytes(&self) -> usize {
         let optional = |text: &Option<Arc<str>>| text.as_deref().map_or(0, str::len);
         self.stream.as_str().len()

@@ -51,6 +51,9 @@ pub enum NameError {
     /// Not a point in time as RFC 3339 writes it.
     #[error("must be an RFC 3339 time such as 2026-11-21T09:00:00Z")]
     Time,
+    /// Not a span as W3C Trace Context writes it.
+    #[error("must be a W3C traceparent such as 00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01")]
+    TraceParent,
 }
 
 /// A stream's name. Cheap to clone.

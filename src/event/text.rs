@@ -21,6 +21,8 @@ pub struct EventText<'a> {
     pub subject: Option<&'a str>,
     /// When it happened, as the producer wrote it.
     pub time: Option<&'a str>,
+    /// The span it was made in.
+    pub traceparent: Option<&'a str>,
     /// The server's receipt time, as [`super::Timestamp`] shows it.
     pub created_at: &'a str,
     /// The payload: one JSON value on one line.
@@ -39,6 +41,7 @@ impl<'a> EventText<'a> {
             r#type: content.r#type.as_str(),
             subject: content.subject.as_deref(),
             time: content.time.as_deref(),
+            traceparent: content.traceparent.as_deref(),
             created_at,
             data: content.data.as_deref(),
         }

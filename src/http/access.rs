@@ -214,7 +214,9 @@ pub(super) fn credential_problem(refused: Refused) -> Problem {
 /// Every authentication that failed passes here. Nothing of the credential is told.
 fn failed(caller: &Caller, refused: Refused) {
     if refused != Refused::Missing {
-        tracing::info!(address = %caller.address, reason = %refused, "a credential was refused");
+        caller.asked.line().in_scope(|| {
+            tracing::info!(client = %caller.address, reason = %refused, "a credential was refused");
+        });
     }
 }
 

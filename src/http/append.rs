@@ -3,7 +3,7 @@
 use super::envelope::{self, Context, Envelope};
 use super::problem::MemberError;
 use super::service::numbered;
-use super::{App, Closing, Problem, ProblemCode, body};
+use super::{App, Caller, Closing, Problem, ProblemCode, body};
 use crate::event::{Content, IdempotencyKey, NameError, Receipt, StreamName};
 use crate::log::{Append, AppendError, ExpectedLastSeq, Refusal};
 use crate::wire::put_receipt;
@@ -29,6 +29,7 @@ pub(super) async fn append(
     stream: Option<StreamName>,
     headers: &HeaderMap,
     body: &mut Incoming,
+    caller: &Caller,
 ) -> Result<Response, Problem> {
     if let Some(closing) = app.closing() {
         return Err(Problem::closing(closing));
@@ -39,7 +40,12 @@ pub(super) async fn append(
     let key = idempotency_key(headers)?;
     let expected = expected_last_seq(headers, stream.as_ref())?;
     let bytes = body::read(headers, body, &app.settings).await?;
-    let context = Context { stream: stream.as_ref(), key: key.as_ref(), settings: &app.settings };
+    let context = Context {
+        stream: stream.as_ref(),
+        key: key.as_ref(),
+        traceparent: caller.asked.traceparent(),
+        settings: &app.settings,
+    };
     let Envelope { contents, is_batch } = envelope::read_request(headers, &bytes, &context)?;
     drop(bytes);
     if contents.is_empty() {

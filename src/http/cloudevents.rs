@@ -24,8 +24,7 @@ pub(super) const ONE: &str = "application/cloudevents+json";
 pub(super) const BATCH: &str = "application/cloudevents-batch+json";
 
 /// What is read of a CloudEvent.
-const MEMBERS: &str =
-    "specversion, id, source, type, subject, time, datacontenttype, data and the extension stream";
+const MEMBERS: &str = "specversion, id, source, type, subject, time, datacontenttype, data and the extensions stream and traceparent";
 /// The attributes without which it is none.
 const REQUIRED: [&str; 4] = ["specversion", "id", "source", "type"];
 /// The headers of binary mode.

@@ -8,8 +8,9 @@ use bytes::Bytes;
 use std::borrow::Cow;
 use std::io;
 
-/// The columns, in the order of the table.
-const COLUMNS: [&str; 9] = ["seq", "stream", "source", "id", "type", "subject", "time", "created_at", "data"];
+/// The columns, in the order of the view `events`: what is new comes last.
+const COLUMNS: [&str; 10] =
+    ["seq", "stream", "source", "id", "type", "subject", "time", "created_at", "data", "traceparent"];
 
 /// The first record: the names of the columns.
 pub(super) fn header() -> Bytes {
@@ -38,6 +39,7 @@ pub(super) fn records(lines: &[u8]) -> io::Result<Bytes> {
             event.time.unwrap_or_default(),
             event.created_at,
             event.data.unwrap_or_default(),
+            event.traceparent.unwrap_or_default(),
         ];
         writer.write_record(cells.map(inert).iter().map(|cell| cell.as_bytes()))?;
     }
@@ -62,13 +64,13 @@ mod tests {
             "\n",
             r#"{"seq":2,"stream":"a","source":"=HYPERLINK(1)","id":"@x","type":"+1+1","subject":"-2+3","created_at":"T","data":-5.5}"#,
             "\n",
-            r#"{"seq":3,"stream":"a","type":"m","subject":"-inf","created_at":"T","data":null}"#,
+            r#"{"seq":3,"stream":"a","type":"m","subject":"-inf","traceparent":"00-1","created_at":"T","data":null}"#,
             "\n",
         );
         let text = String::from_utf8(records(lines.as_bytes()).unwrap().to_vec()).unwrap();
         assert_eq!(
             text,
-            "1,a,,,message,,,T,\"{\"\"a\"\":\"\"x,\\\"\"y\"\"}\"\r\n2,a,'=HYPERLINK(1),'@x,'+1+1,'-2+3,,T,-5.5\r\n3,a,,,m,'-inf,,T,null\r\n"
+            "1,a,,,message,,,T,\"{\"\"a\"\":\"\"x,\\\"\"y\"\"}\",\r\n2,a,'=HYPERLINK(1),'@x,'+1+1,'-2+3,,T,-5.5,\r\n3,a,,,m,'-inf,,T,null,00-1\r\n"
         );
         assert!(records(b"{\"seq\":1\n").is_err());
     }

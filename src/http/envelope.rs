@@ -7,6 +7,7 @@ use super::problem::{ERRORS_MAX, MemberError};
 use super::{HttpSettings, Problem, ProblemCode, cloudevents, form};
 use crate::event::{
     self, Content, EventType, IdempotencyKey, NameError, StreamName, check_id, check_subject, check_time,
+    check_traceparent,
 };
 use axum::http::{HeaderMap, header};
 use serde::de::{Deserialize, Deserializer, MapAccess, Visitor};
@@ -16,7 +17,7 @@ use std::fmt;
 use std::sync::Arc;
 
 /// The members of an event.
-const MEMBERS: &str = "id, type, source, subject, time and data";
+const MEMBERS: &str = "id, type, source, subject, time, traceparent and data";
 
 /// What a body asks to append.
 #[derive(Debug)]
@@ -32,7 +33,19 @@ pub(super) struct Context<'a> {
     /// The stream of the URL; `None` where each event names its own.
     pub(super) stream: Option<&'a StreamName>,
     pub(super) key: Option<&'a IdempotencyKey>,
+    /// Of the events that name no span of their own: that of the request.
+    pub(super) traceparent: Option<Arc<str>>,
     pub(super) settings: &'a HttpSettings,
+}
+
+/// The span that a request is made in. One that cannot be read is none, as W3C Trace Context has it: who passes a header on
+/// may not know what is in it.
+pub(super) fn traceparent(headers: &HeaderMap) -> Option<Arc<str>> {
+    let mut values = headers.get_all("traceparent").iter();
+    match (values.next(), values.next()) {
+        (Some(value), None) => check_traceparent(value.to_str().ok()?).ok(),
+        _ => None,
+    }
 }
 
 /// Reads a body as its headers say.
@@ -116,8 +129,8 @@ pub fn parse_request(
     stream: &StreamName,
     settings: &HttpSettings,
 ) -> Result<Vec<Content>, Problem> {
-    read_request(headers, body, &Context { stream: Some(stream), key: None, settings })
-        .map(|envelope| envelope.contents)
+    let context = Context { stream: Some(stream), key: None, traceparent: traceparent(headers), settings };
+    read_request(headers, body, &context).map(|envelope| envelope.contents)
 }
 
 /// The events of a body of this content type, where no other header matters.
@@ -129,8 +142,8 @@ pub fn parse_body(
     stream: &StreamName,
     settings: &HttpSettings,
 ) -> Result<Vec<Content>, Problem> {
-    read(content_type, body, &Context { stream: Some(stream), key: None, settings })
-        .map(|envelope| envelope.contents)
+    let context = Context { stream: Some(stream), key: None, traceparent: None, settings };
+    read(content_type, body, &context).map(|envelope| envelope.contents)
 }
 
 pub(super) fn unsupported(content_type: &str) -> Problem {
@@ -321,9 +334,10 @@ impl<'a> Reader<'a> {
         Some(content)
     }
 
-    /// An event with nothing but its stream. Where events name their own, the placeholder never gets past `errors`.
+    /// An event with nothing but its stream and the span of the request. Where events name their own, the placeholder never gets past `errors`.
     pub(super) fn blank(&self) -> Content {
-        Content::new(self.context.stream.cloned().unwrap_or_else(|| StreamName::stored(Arc::from(""))))
+        let stream = self.context.stream.cloned().unwrap_or_else(|| StreamName::stored(Arc::from("")));
+        Content { traceparent: self.context.traceparent.clone(), ..Content::new(stream) }
     }
 
     pub(super) fn set(&mut self, content: &mut Content, index: Option<usize>, name: &str, text: &str) {
@@ -334,6 +348,7 @@ impl<'a> Reader<'a> {
             "source" => check_id(text).map(|source| content.source = source),
             "subject" => check_subject(text).map(|subject| content.subject = Some(subject)),
             "time" => check_time(text).map(|time| content.time = Some(time)),
+            "traceparent" => check_traceparent(text).map(|span| content.traceparent = Some(span)),
             "stream" if self.context.stream.is_none() => {
                 appendable(text).map(|stream| content.stream = stream)
             }
@@ -402,7 +417,7 @@ pub(super) fn pointer(index: Option<usize>, name: &str) -> String {
 }
 
 pub(super) fn is_member(name: &str) -> bool {
-    matches!(name, "id" | "type" | "source" | "subject" | "time" | "stream")
+    matches!(name, "id" | "type" | "source" | "subject" | "time" | "traceparent" | "stream")
 }
 
 /// The name of a stream that a producer may append to.

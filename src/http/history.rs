@@ -18,6 +18,7 @@ use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
 use futures_util::{Stream, StreamExt, TryStreamExt};
 use std::io;
+use tracing::Span;
 
 /// What single streams have lost of what was asked for: an array of [`GapData`].
 pub(super) const GAPS: HeaderName = HeaderName::from_static("evertail-gaps");
@@ -110,18 +111,20 @@ async fn open(
 
 /// The bytes of a reader's pages to its end, as long as the credential holds.
 fn pages(reader: Reader, access: Access) -> impl Stream<Item = io::Result<Bytes>> {
-    futures_util::stream::try_unfold((reader, access), |(mut reader, access)| async move {
+    // hyper asks for them when the request is over.
+    let span = Span::current();
+    futures_util::stream::try_unfold((reader, access, span), |(mut reader, access, span)| async move {
         loop {
             access.check_still().map_err(io::Error::other)?;
             match reader.next().await {
                 Ok(Step::Page(page)) if page.bytes.is_empty() => {}
-                Ok(Step::Page(page)) => return Ok(Some((page.bytes, (reader, access)))),
+                Ok(Step::Page(page)) => return Ok(Some((page.bytes, (reader, access, span)))),
                 Ok(Step::CaughtUp | Step::End) => return Ok(None),
                 Ok(Step::Gap(gap)) => {
                     return Err(io::Error::other(format!("seq {} to {} were trimmed", gap.from, gap.to)));
                 }
                 Err(error) => {
-                    Problem::read_failed(&error);
+                    span.in_scope(|| Problem::read_failed(&error));
                     return Err(io::Error::other("the log could not be read"));
                 }
             }

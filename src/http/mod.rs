@@ -12,6 +12,7 @@
 //! | `guard` | what every request is checked for: shape, host, origin |
 //! | `origin` | which hosts and origins are let in |
 //! | `address` | where a request comes from, across proxies |
+//! | `asked` | what the server's own log says of each request |
 //! | `append`, `body`, `envelope`, `form` | POST: handler, reading the body, what it means |
 //! | `cloudevents` | POST: events that come as CloudEvents |
 //! | `close` | the end of a stream |
@@ -30,6 +31,7 @@ mod access;
 mod address;
 mod admin;
 mod append;
+mod asked;
 mod body;
 mod close;
 mod cloudevents;
@@ -71,7 +73,9 @@ pub use tls::{Tls, TlsError, TlsFiles};
 
 use crate::auth::Auth;
 use crate::log::Log;
+use crate::traces::Traces;
 use access::Access;
+use asked::Asked;
 use bytes::Bytes;
 use ipnet::IpNet;
 use limits::{Client, Limits};
@@ -120,8 +124,8 @@ pub enum Closing {
 }
 
 impl Closing {
-    /// The word for it in a notice.
-    fn reason(self) -> &'static str {
+    /// The word for it in a notice and in the log.
+    pub(crate) fn reason(self) -> &'static str {
         match self {
             Self::Drain => "drain",
             Self::Unavailable => "unavailable",
@@ -138,6 +142,8 @@ pub(crate) struct App {
     closing: watch::Receiver<Option<Closing>>,
     limits: Arc<Limits>,
     metrics: Arc<Metrics>,
+    /// Where the span of each request goes, if anywhere.
+    traces: Option<Traces>,
     /// Who is let in; `None` where everyone is.
     auth: Option<Auth>,
     /// What is said of all this, in JSON.
@@ -153,6 +159,8 @@ pub(crate) struct Caller {
     address: IpAddr,
     /// Whom limits are of; `None` for this machine.
     client: Option<Client>,
+    /// What is asked, as the server's own log names it.
+    asked: Asked,
 }
 
 impl App {

@@ -4,6 +4,7 @@
 //! cost more than the append itself. Everything else is an axum router.
 
 use super::access::{self, Access};
+use super::asked::{Asked, REQUEST_ID};
 use super::guard::{self, OverTls};
 use super::limits::{self, Client, Held, Limits};
 use super::listen::Peer;
@@ -17,6 +18,7 @@ use super::{
 use crate::auth::{Auth, Refused};
 use crate::event::{NameError, StreamName};
 use crate::log::Log;
+use crate::traces::Traces;
 use axum::Router;
 use axum::body::Body;
 use axum::http::request::Parts;
@@ -32,15 +34,11 @@ use std::io::Write;
 use std::net::IpAddr;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
-use std::sync::OnceLock;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 use tokio::sync::watch;
 use tower::{Layer, ServiceExt, service_fn};
 use tower_http::cors::{AllowOrigin, CorsLayer};
-
-/// The header that carries the id of a request in its answer.
-const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+use tracing::Instrument;
 
 const ALLOW_SAYS: &str = "the Allow header names the methods of this path";
 
@@ -89,6 +87,7 @@ impl Service {
         let app = App {
             limits,
             metrics: Arc::default(),
+            traces: None,
             log,
             settings: Arc::new(settings),
             closing,
@@ -98,6 +97,13 @@ impl Service {
         };
         let router = beside_the_log(operating());
         Self(Arc::new(Shared { cors: cors(&app), router, app, has_log: true }))
+    }
+
+    /// The same service, which sends a span for each request.
+    pub fn with_traces(self, traces: Traces) -> Self {
+        let Shared { app, router, cors, has_log } = &*self.0;
+        let app = App { traces: Some(traces), ..app.clone() };
+        Self(Arc::new(Shared { app, router: router.clone(), cors: cors.clone(), has_log: *has_log }))
     }
 
     /// The same server on two ports: the API, and what is for who operates it, which is not on the first any more.
@@ -150,18 +156,12 @@ impl Service {
         let (parts, body) = request.into_parts();
         let settings = &self.0.app.settings;
         let address = address::client(peer.address, &parts.headers, &settings.trusted_proxies);
-        let caller = Caller { address, client: Client::of_address(address, &settings.limits) };
-        let id = request_id();
-        // The routes of /admin are for no page of another origin, so nothing is told of them to one.
-        let is_from_page = (parts.method == Method::OPTIONS || parts.headers.contains_key(header::ORIGIN))
-            && !admin::is_route(parts.uri.path());
-        let mut answer = if is_from_page {
-            Box::pin(self.answer_page(&parts, body, &id, peer, &caller)).await
-        } else {
-            let mut answer = self.serve(&parts, body, &id, peer, &caller).await;
-            // A cache must not give this answer, which lets no page in, to a page.
-            answer.headers_mut().insert(header::VARY, HeaderValue::from_static("origin"));
-            answer
+        let asked = Asked::of(&parts, self.route_of(parts.uri.path()).map(Route::template));
+        let span = asked.span();
+        let caller = Caller { address, client: Client::of_address(address, &settings.limits), asked };
+        let mut answer = match span.is_disabled() {
+            true => self.answer_to(&parts, body, peer, &caller).await,
+            false => Box::pin(self.answer_to(&parts, body, peer, &caller).instrument(span.clone())).await,
         };
         if parts.method == Method::HEAD && matches!(answer.body(), AnswerBody::Stream(_)) {
             *answer.body_mut() = AnswerBody::default();
@@ -173,34 +173,45 @@ impl Service {
         }
         // What is served is data, never a page or a script of its own accord.
         headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
-        tracing::debug!(
-            request_id = id.to_str().unwrap_or_default(),
-            method = %parts.method,
-            client = %address,
-            status = answer.status().as_u16(),
-            seconds = began.elapsed().as_secs_f64(),
-            "answered"
-        );
-        answer.headers_mut().insert(REQUEST_ID, id);
+        span.in_scope(|| {
+            tracing::debug!(
+                client = %address,
+                status = answer.status().as_u16(),
+                seconds = began.elapsed().as_secs_f64(),
+                "answered"
+            );
+        });
+        // Who operates the server asks for its health every few seconds, and on a port of its own for nothing else.
+        if let Some(traces) = self.0.app.traces.as_ref().filter(|_| self.0.has_log) {
+            traces.add(&caller.asked.answered(answer.status().as_u16(), began));
+        }
+        answer.headers_mut().insert(REQUEST_ID, caller.asked.id().header());
+        answer
+    }
+
+    /// Answers whoever it is, page or not.
+    async fn answer_to(&self, parts: &Parts, body: Incoming, peer: Peer, caller: &Caller) -> Answer {
+        // The routes of /admin are for no page of another origin, so nothing is told of them to one.
+        let is_from_page = (parts.method == Method::OPTIONS || parts.headers.contains_key(header::ORIGIN))
+            && !admin::is_route(parts.uri.path());
+        if is_from_page {
+            return Box::pin(self.answer_page(parts, body, peer, caller)).await;
+        }
+        let mut answer = self.serve(parts, body, peer, caller).await;
+        // A cache must not give this answer, which lets no page in, to a page.
+        answer.headers_mut().insert(header::VARY, HeaderValue::from_static("origin"));
         answer
     }
 
     /// Answers a page, with what it may see of the answer; a preflight has no other answer.
-    async fn answer_page(
-        &self,
-        parts: &Parts,
-        body: Incoming,
-        id: &HeaderValue,
-        peer: Peer,
-        caller: &Caller,
-    ) -> Answer {
+    async fn answer_page(&self, parts: &Parts, body: Incoming, peer: Peer, caller: &Caller) -> Answer {
         let bare = service_fn(|_| ready(Ok::<_, Infallible>(Response::new(AnswerBody::default()))));
         let asked = Request::from_parts(parts.clone(), ());
         let Ok(allowed) = self.0.cors.layer(bare).oneshot(asked).await;
         if parts.method == Method::OPTIONS {
             return allowed;
         }
-        let mut answer = self.serve(parts, body, id, peer, caller).await;
+        let mut answer = self.serve(parts, body, peer, caller).await;
         for (name, value) in allowed.headers() {
             answer.headers_mut().append(name, value.clone());
         }
@@ -208,14 +219,7 @@ impl Service {
     }
 
     /// Checks a request, has it answered, and writes out the problem if there is one.
-    async fn serve(
-        &self,
-        parts: &Parts,
-        mut body: Incoming,
-        id: &HeaderValue,
-        peer: Peer,
-        caller: &Caller,
-    ) -> Answer {
+    async fn serve(&self, parts: &Parts, mut body: Incoming, peer: Peer, caller: &Caller) -> Answer {
         let app = &self.0.app;
         let checked = guard::check(app, parts);
         let limited = checked.as_ref().map_or(None, |()| limits::refusal(app, peer, caller));
@@ -229,8 +233,12 @@ impl Service {
             }
             Ok(()) => match AssertUnwindSafe(self.dispatch(parts, body, caller)).catch_unwind().await {
                 Ok(answered) => answered.unwrap_or_else(problem),
-                // The panic hook has logged it.
+                // Where, and why, is said by the panic hook.
                 Err(_) => {
+                    caller
+                        .asked
+                        .line()
+                        .in_scope(|| tracing::error!("a request ended in a bug of the server"));
                     let detail = "the request ended in a bug of the server; report it with the instance";
                     problem(Problem::new(ProblemCode::Internal, detail))
                 }
@@ -258,7 +266,7 @@ impl Service {
                 parts.uri.path(),
                 problem.code()
             );
-            let (rendered, body) = problem.render(id.to_str().unwrap_or_default()).into_parts();
+            let (rendered, body) = problem.render(caller.asked.id().as_str()).into_parts();
             *answer.status_mut() = rendered.status;
             answer.headers_mut().remove(header::CONTENT_LENGTH);
             answer.headers_mut().extend(rendered.headers);
@@ -368,11 +376,11 @@ async fn on_the_log(
 ) -> Result<Answer, Problem> {
     match (&parts.method, route) {
         (&Method::POST, Route::Log) => {
-            Ok(append::append(app, None, &parts.headers, body).await?.map(AnswerBody::Whole))
+            Ok(append::append(app, None, &parts.headers, body, caller).await?.map(AnswerBody::Whole))
         }
         (&Method::POST, Route::Stream(name)) => {
             let stream = append::appendable(stream_name(name)?)?;
-            Ok(append::append(app, Some(stream), &parts.headers, body).await?.map(AnswerBody::Whole))
+            Ok(append::append(app, Some(stream), &parts.headers, body, caller).await?.map(AnswerBody::Whole))
         }
         (&Method::GET | &Method::HEAD, Route::Log) => Box::pin(read::read(app, parts, None, caller)).await,
         (&Method::GET | &Method::HEAD, Route::Stream(name)) => {
@@ -443,6 +451,17 @@ enum Route<'p> {
 }
 
 impl<'p> Route<'p> {
+    fn template(self) -> &'static str {
+        match self {
+            Self::Log => "/api/v1/events",
+            Self::Event(_) => "/api/v1/events/{seq}",
+            Self::Streams => "/api/v1/streams",
+            Self::Totals(_) => "/api/v1/streams/{stream}",
+            Self::Close(_) => "/api/v1/{stream}/close",
+            Self::Stream(_) => "/api/v1/{stream}",
+        }
+    }
+
     fn of(path: &'p str) -> Option<Self> {
         let path = path.strip_prefix("/api/v1/")?;
         match path.split_once('/') {
@@ -501,6 +520,7 @@ fn cors(app: &App) -> CorsLayer {
             header::IF_MATCH,
             HeaderName::from_static("idempotency-key"),
             HeaderName::from_static("last-event-id"),
+            HeaderName::from_static("traceparent"),
         ])
         .expose_headers([
             header::WWW_AUTHENTICATE,
@@ -511,14 +531,6 @@ fn cors(app: &App) -> CorsLayer {
             REQUEST_ID,
         ])
         .max_age(Duration::from_secs(3600))
-}
-
-/// Unique within this process and, by its random part, among restarts.
-fn request_id() -> HeaderValue {
-    static PREFIX: OnceLock<String> = OnceLock::new();
-    static COUNT: AtomicU64 = AtomicU64::new(1);
-    let prefix = PREFIX.get_or_init(|| format!("req-{:08x}-", rand::random::<u32>()));
-    numbered(prefix, COUNT.fetch_add(1, Ordering::Relaxed))
 }
 
 /// A header's value that is a short text and a number. Every ack has two, so it is written without a formatter.

@@ -5,6 +5,7 @@
 
 use super::accept::is_event_source;
 use super::access;
+use super::asked::Asked;
 use super::limits::{Held, OVERLOADED};
 use super::metrics::Metrics;
 use super::query::{self, Payload, ReadQuery};
@@ -67,7 +68,6 @@ async fn open_at(
     came_with: Option<Seq>,
     place: Held,
 ) -> Answer {
-    let client = caller.address;
     let format = match query.payload {
         Payload::Event => Format::Sse { as_message: query.as_message },
         Payload::Data => Format::SseData { as_message: query.as_message },
@@ -85,7 +85,7 @@ async fn open_at(
     };
     let mut options = query.reader_options(&app.settings, format);
     let one_stream = query.selection.one_stream();
-    let is_one_stream = one_stream.is_some();
+    let one_stream_name = one_stream.map(str::to_owned);
     // After the reader has its place: a stream that is closed from here on is seen to close.
     if let Some(stream) = one_stream {
         let closed_seq = match app.log.closed_seq(stream).await {
@@ -107,7 +107,7 @@ async fn open_at(
     let search: Option<Search> = match newest {
         // A reader of another log begins at the beginning.
         Some(count) if resume.reset.is_none() => {
-            Some(Box::pin(look_back(app.log.clone(), query, count, resume.cursor, options, client)))
+            Some(Box::pin(look_back(app.log.clone(), query, count, resume.cursor, options, caller.clone())))
         }
         _ => None,
     };
@@ -124,7 +124,7 @@ async fn open_at(
     }
     let silent_until = Instant::now() + app.settings.keep_alive;
     if search.is_none() {
-        tracing::info!(%client, cursor = resume.cursor, "stream opened");
+        opened(caller, one_stream_name.as_deref(), resume.cursor);
     }
     let stream = EventStream {
         log: app.log.clone(),
@@ -136,7 +136,7 @@ async fn open_at(
         retry,
         told: resume.cursor,
         is_cursor_due: false,
-        is_one_stream,
+        is_one_stream: one_stream_name.is_some(),
         keep_alive: app.settings.keep_alive,
         silent_until,
         timer: Box::pin(sleep_until(silent_until)),
@@ -149,7 +149,13 @@ async fn open_at(
             .stream_age_max
             .map(|age| Instant::now() + random_between((age - age / 10, age))),
         _place: place,
-        record: Record { client, reason: "disconnected", events: 0, bytes: 0 },
+        record: Record {
+            client: caller.address,
+            asked: caller.asked.clone(),
+            reason: "disconnected",
+            events: 0,
+            bytes: 0,
+        },
     };
     respond(AnswerBody::Stream(Box::new(stream)))
 }
@@ -164,15 +170,21 @@ async fn look_back(
     count: u64,
     last: Seq,
     options: ReaderOptions,
-    client: IpAddr,
+    caller: Caller,
 ) -> Result<Reader, Problem> {
     let cursor = log.before_last(count, &query.selection, last).await;
     // What came after the search began, and was trimmed before it ended, is told as a gap.
-    let cursor = cursor.map_err(|error| Problem::read_failed(&error))?.min(last);
-    tracing::info!(%client, cursor, "stream opened");
+    let cursor = cursor.map_err(|error| caller.asked.line().in_scope(|| Problem::read_failed(&error)));
+    let cursor = cursor?.min(last);
+    opened(&caller, query.selection.one_stream(), cursor);
     let mut reader = query.reader(&log, cursor, options);
     reader.count();
     Ok(reader)
+}
+
+fn opened(caller: &Caller, stream: Option<&str>, cursor: Seq) {
+    let client = caller.address;
+    caller.asked.line().in_scope(|| tracing::info!(%client, stream, cursor, "stream opened"));
 }
 
 fn unavailable(
@@ -383,7 +395,8 @@ impl EventStream {
                 }
                 Err(error) => {
                     let error: &dyn std::error::Error = &error;
-                    tracing::error!(error, "reading for a stream failed");
+                    let line = self.record.asked.line();
+                    line.in_scope(|| tracing::error!(error, "reading for a stream failed"));
                     return Some(self.end(Closing::Unavailable.reason()));
                 }
             }
@@ -477,6 +490,7 @@ fn random_between((min, max): (Duration, Duration)) -> Duration {
 /// What the log says of a stream when it is over, however it ended.
 struct Record {
     client: IpAddr,
+    asked: Asked,
     reason: &'static str,
     events: u64,
     bytes: u64,
@@ -484,7 +498,7 @@ struct Record {
 
 impl Drop for Record {
     fn drop(&mut self) {
-        let Self { client, reason, events, bytes } = self;
-        tracing::info!(%client, reason, events, bytes, "stream closed");
+        let Self { client, asked, reason, events, bytes } = self;
+        asked.line().in_scope(|| tracing::info!(%client, reason, events, bytes, "stream closed"));
     }
 }

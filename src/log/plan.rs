@@ -180,7 +180,7 @@ impl Plan {
 /// compared and counts as the same.
 fn repeat(found: &Known, content: &Content) -> Result<Receipt, Seq> {
     match found {
-        Known::Stored(event) if event.content == *content => Ok(Receipt::of(event, true)),
+        Known::Stored(event) if content.repeats(&event.content) => Ok(Receipt::of(event, true)),
         Known::Stored(event) => Err(event.seq),
         Known::Trimmed(seq) => Ok(Receipt {
             seq: *seq,

@@ -232,19 +232,19 @@ impl Appender {
             });
             query.push(
                 ") SELECT log.seq, log.stream, log.source, log.id, log.type, log.subject, log.time, log.created_at,
-                          log.data, ids.seq, ids.id, ids.stream, ids.source
+                          log.data, log.traceparent, ids.seq, ids.id, ids.stream, ids.source
                    FROM wanted JOIN ids USING (id, stream, source) LEFT JOIN log ON log.seq = ids.seq",
             );
             let mut rows = query.build().fetch(&mut self.connection);
             while let Some(row) = rows.try_next().await? {
                 let found = match row.try_get::<Option<i64>, _>(0)? {
                     Some(_) => Known::Stored(Box::new(row::event(&row)?)),
-                    None => Known::Trimmed(from_sql(row.try_get(9)?)),
+                    None => Known::Trimmed(from_sql(row.try_get(10)?)),
                 };
                 let key = IdKey {
-                    id: Arc::from(row.try_get::<&str, _>(10)?),
-                    stream: StreamName::stored(Arc::from(row.try_get::<&str, _>(11)?)),
-                    source: Arc::from(row.try_get::<&str, _>(12)?),
+                    id: Arc::from(row.try_get::<&str, _>(11)?),
+                    stream: StreamName::stored(Arc::from(row.try_get::<&str, _>(12)?)),
+                    source: Arc::from(row.try_get::<&str, _>(13)?),
                 };
                 known.insert(key, found);
             }
@@ -306,12 +306,10 @@ impl Appender {
         let is_large = bytes > WAL_BYTES_WARNED;
         if is_large && !self.is_wal_large {
             let why = match self.is_checkpointing {
-                true => "the WAL cannot be moved into the file: another program keeps a transaction open",
-                false => {
-                    "the WAL is not moved into the file, which EVERTAIL_CHECKPOINTS leaves to another program; start that one"
-                }
+                true => "another program keeps a transaction open",
+                false => "EVERTAIL_CHECKPOINTS leaves it to another program; start that one",
             };
-            tracing::warn!(bytes, "{why}");
+            tracing::warn!(bytes, why, "the WAL is not moved into the file and grows");
         }
         self.is_wal_large = is_large;
         Ok(self.is_checkpointing)

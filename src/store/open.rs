@@ -16,7 +16,7 @@ use std::time::Duration;
 pub(super) static MIGRATOR: Migrator = sqlx::migrate!("./migrations");
 
 /// The newest log format this server can write.
-pub(super) const FORMAT_MAX: i64 = 5;
+pub(super) const FORMAT_MAX: i64 = 6;
 /// `PRAGMA application_id` of a log, which tells it from any other SQLite file: "EvTl".
 pub(super) const APPLICATION_ID: i64 = 0x4576_546C;
 /// The first SQLite without the WAL-reset corruption bug. *Source*: <https://www.sqlite.org/wal.html#walresetbug>.

@@ -8,7 +8,8 @@ use sqlx::sqlite::SqliteRow;
 use std::sync::Arc;
 
 /// The columns that [`event`] reads, in order.
-pub(super) const COLUMNS: &str = "seq, stream, source, id, type, subject, time, created_at, data";
+pub(super) const COLUMNS: &str =
+    "seq, stream, source, id, type, subject, time, created_at, data, traceparent";
 
 /// *Errors*: [`StoreError::Damaged`] when the row cannot be an event of the log.
 pub(super) fn event(row: &SqliteRow) -> Result<Event, StoreError> {
@@ -27,6 +28,7 @@ pub(super) fn event(row: &SqliteRow) -> Result<Event, StoreError> {
             r#type: EventType::stored(required(4, "type is missing")?),
             subject: text(row, 5)?,
             time: text(row, 6)?,
+            traceparent: text(row, 9)?,
             data: text(row, 8)?.map(on_one_line),
         },
     })

@@ -26,6 +26,8 @@ pub(super) struct Shape<'e> {
     has_ids: bool,
     /// Of the events from the first on; empty where nobody is known, and then the columns are left out.
     origins: Origins<'e>,
+    /// Some event was made in a span; where none was, the column is left out.
+    has_traces: bool,
     is_begin: bool,
     totals: BTreeMap<&'e StreamName, Total>,
     /// Streams that end, and the seqs with which they do.
@@ -51,9 +53,10 @@ impl<'e> Shape<'e> {
             "one commit has one time"
         );
         let has_ids = events.iter().any(|event| event.content.id.is_some());
+        let has_traces = events.iter().any(|event| event.content.traceparent.is_some());
         let ends = events.iter().filter(|event| event.content.r#type.is_closed());
         let ends = ends.map(|event| (&event.content.stream, event.seq)).collect();
-        Self { rows: events.len(), has_ids, origins, is_begin, totals, ends }
+        Self { rows: events.len(), has_ids, origins, has_traces, is_begin, totals, ends }
     }
 
     /// Its SQL. A failure rolls the whole transaction back, so that no statement needs a journal of its own.
@@ -78,9 +81,11 @@ impl<'e> Shape<'e> {
             sql.push_str(") AS ends WHERE name = ends.column1;");
         }
         for (_, room) in statements(self.rows) {
-            let (columns, row) = match self.origins {
-                [] => ("", "(?,?,?,?,?,?,?,?)"),
-                _ => (", producer, address", "(?,?,?,?,?,?,?,?,?,?)"),
+            let (columns, row) = match (self.origins, self.has_traces) {
+                ([], false) => ("", "(?,?,?,?,?,?,?,?)"),
+                ([], true) => (", traceparent", "(?,?,?,?,?,?,?,?,?)"),
+                (_, false) => (", producer, address", "(?,?,?,?,?,?,?,?,?,?)"),
+                (_, true) => (", traceparent, producer, address", "(?,?,?,?,?,?,?,?,?,?,?)"),
             };
             sql.push_str(
                 "WITH batch (rows, created_at) AS (VALUES (?, ?))
@@ -104,7 +109,7 @@ impl<'e> Shape<'e> {
     /// What its SQL binds. Room that is left over at the end stays NULL.
     pub(super) fn arguments(&self, events: &[Event]) -> Result<SqliteArguments, sqlx::Error> {
         let mut arguments = SqliteArguments::default();
-        let columns = if self.origins.is_empty() { 8 } else { 10 };
+        let columns = if self.origins.is_empty() { 9 } else { 11 };
         arguments.reserve(self.totals.len() * 10 + (events.len() + 2) * columns, 0);
         for (name, total) in &self.totals {
             add(&mut arguments, name.shared())?;
@@ -143,6 +148,9 @@ impl<'e> Shape<'e> {
                 add(&mut arguments, content.subject.clone())?;
                 add(&mut arguments, content.time.clone())?;
                 add(&mut arguments, content.data.clone())?;
+                if self.has_traces {
+                    add(&mut arguments, content.traceparent.clone())?;
+                }
                 if !self.origins.is_empty() {
                     let origin = origins.next().and_then(Option::as_ref);
                     add(&mut arguments, origin.map(|origin| origin.producer.clone()))?;

@@ -3,13 +3,14 @@
 //!
 //! # Layout
 //! ```text
-//! seq US stream US source US [=id] US type US [=subject] US [=time] US created_at US [data]  LF  ...
+//! seq US stream US source US [=id] US type US [=subject] US [=time] US [=traceparent] US
+//!     created_at US [data]  LF  ...
 //! ```
 //! US (0x1f) stands between the fields of an event, LF between events. Neither is part of a valid field: names hold no
 //! control characters, and `data` is compact JSON. A field that may be NULL has a `=` before its value.
 //!
 //! # Exact or not at all
-//! The file may hold anything, so the text is taken only where it has one reading: as many LFs as events, eight USs in
+//! The file may hold anything, so the text is taken only where it has one reading: as many LFs as events, nine USs in
 //! each, no CR, UTF-8, a time written as we write it. Everything else, and `data` that is empty or large, is left to
 //! the rows (`store/row.rs`), which define how such an event is shown.
 //!
@@ -30,12 +31,12 @@ use sqlx::{QueryBuilder, Row};
 /// small when few small events are followed by many large ones.
 const SELECT_TEXT: &str = "SELECT (SELECT trimmed_seq FROM meta), (SELECT stream_trims FROM meta), count(*), max(seq),
     group_concat(concat_ws('\u{1f}', seq, stream, source, coalesce('=' || id, ''), type, coalesce('=' || subject, ''),
-        coalesce('=' || time, ''), created_at,
+        coalesce('=' || time, ''), coalesce('=' || traceparent, ''), created_at,
         iif(octet_length(data) NOT BETWEEN 1 AND 16384, '\u{1e}', coalesce(data, ''))), '\n')";
 
 /// Stands between fields.
 const FIELD: u8 = 0x1f;
-const FIELDS: usize = 9;
+const FIELDS: usize = 10;
 const ONLY_ROWS: &str = "\u{1e}";
 
 /// Events that follow a cursor, as one text.
@@ -152,7 +153,7 @@ impl<'a> TextEvents<'a> {
             *field = &self.text[self.start..end];
             self.start = end + 1;
         }
-        let [seq, stream, source, id, r#type, subject, time, created_at, data] = fields;
+        let [seq, stream, source, id, r#type, subject, time, traceparent, created_at, data] = fields;
         let optional = |field: &'a str| field.strip_prefix('=');
         let event = EventText {
             seq: seq.parse().ok().filter(|seq| *seq > self.last_seq)?,
@@ -162,6 +163,7 @@ impl<'a> TextEvents<'a> {
             r#type,
             subject: optional(subject),
             time: optional(time),
+            traceparent: optional(traceparent),
             created_at,
             data: Some(data).filter(|data| !data.is_empty()),
         };

@@ -42,6 +42,9 @@ pub fn put_cloud_event(out: &mut Vec<u8>, event: &EventText<'_>) {
     if let Some(time) = event.time {
         put_member(out, "time", time);
     }
+    if let Some(traceparent) = event.traceparent {
+        put_member(out, "traceparent", traceparent);
+    }
     put_member(out, "stream", event.stream);
     put_member(out, "recordedtime", event.created_at);
     if let Some(data) = event.data {
@@ -71,6 +74,7 @@ mod tests {
             r#type: "message",
             subject: None,
             time: None,
+            traceparent: None,
             created_at: "T",
             data: None,
         };
@@ -90,12 +94,13 @@ mod tests {
             id: Some("1"),
             subject: Some("s"),
             time: Some("t"),
+            traceparent: Some("00-1"),
             data: Some("null"),
             ..event
         };
         assert_eq!(
             shown(&event),
-            r#"{"specversion":"1.0","sequence":"18446744073709551615","id":"1","source":"/a\"","type":"message","subject":"s","time":"t","stream":"audits","recordedtime":"T","datacontenttype":"application/json","data":null}"#
+            r#"{"specversion":"1.0","sequence":"18446744073709551615","id":"1","source":"/a\"","type":"message","subject":"s","time":"t","traceparent":"00-1","stream":"audits","recordedtime":"T","datacontenttype":"application/json","data":null}"#
         );
     }
 

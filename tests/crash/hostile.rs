@@ -132,7 +132,7 @@ async fn no_request_writes_a_line_into_the_servers_log() {
                 in_time(request.send()).await.unwrap();
             }
         }
-        for value in ["FORGED\t\u{e9}\u{2028}", "for=\"FORGED", "FORGED, FORGED"] {
+        for value in ["FORGED\t\u{e9}\u{2028}", "for=\"FORGED", "FORGED, FORGED", "FORGED}: FORGED"] {
             let mut request = http.get(format!("{base}/api/v1/a?limit=1&last=1"));
             for name in [
                 "forwarded",

@@ -9,6 +9,8 @@
 //! | `fsync_before_ack` | from the trace of the system calls: nothing is told before the fsync that makes it durable |
 //! | `io_error` | one failed fsync ends acking for good, and the next start holds all that was acked |
 //! | `disk_full` | a full disk refuses, keeps readers, and heals by itself |
+//! | `logs` | the life of a process in its own log, and every line of a request by its name |
+//! | `traces` | spans of requests, as a collector gets them |
 //! | `graceful_stop` | SIGTERM under load loses nothing and tells the readers |
 //! | `supervised` | a passed socket refuses nobody across a restart; a supervisor is told when it serves, reloads, stops and lives |
 //! | `reloading` | SIGHUP takes a new certificate and new keys, keeps the old ones where the new are of no use, and ends nothing |
@@ -50,6 +52,7 @@ mod io_error;
 mod kill_nine;
 mod ledger;
 mod load;
+mod logs;
 mod packaging;
 mod queries;
 mod reader;
@@ -59,4 +62,5 @@ mod server;
 mod supervised;
 mod table;
 mod trace;
+mod traces;
 mod transfer;

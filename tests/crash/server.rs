@@ -237,6 +237,11 @@ impl Server {
         self.lines.borrow().all.iter().filter(|line| line.contains(words)).count()
     }
 
+    /// The lines of its log so far.
+    pub(crate) fn said(&self) -> Vec<String> {
+        self.lines.borrow().all.clone()
+    }
+
     /// Closes the other end of its stderr at the next line, as a log shipper does that dies.
     pub(crate) fn stop_listening(&self) {
         self.deaf.store(true, Ordering::Relaxed);

@@ -17,6 +17,10 @@ fn event(n: usize) -> String {
         "-7".to_owned(),
     ];
     let data = &data[n % 4];
+    let id = match n % 7 {
+        3 => format!(r#"{id},"traceparent":"00-{n:032x}-00f067aa0ba902b7-01""#),
+        _ => id,
+    };
     format!(r#"{{"stream":"{stream}","type":"t{}"{id},"subject":"=s,{n}","data":{data}}}"#, n % 5)
 }
 
@@ -37,15 +41,19 @@ fn as_http_answers(lines: &str) -> String {
     format!("[{}]", lines.trim_end().replace('\n', ","))
 }
 
+/// What a producer said of an event: stream, source, id, type, subject, time, data and traceparent.
+type Said =
+    (String, String, Option<String>, String, Option<String>, Option<String>, Option<String>, Option<String>);
+
 /// All that a producer said, as the table has it, in order.
-async fn said(
-    place: &Place,
-) -> Vec<(String, String, Option<String>, String, Option<String>, Option<String>, Option<String>)> {
+async fn said(place: &Place) -> Vec<Said> {
     let mut connection = crate::table::open(&place.file()).await;
-    sqlx::query_as("SELECT stream, source, id, type, subject, time, data FROM events ORDER BY seq")
-        .fetch_all(&mut connection)
-        .await
-        .unwrap()
+    sqlx::query_as(
+        "SELECT stream, source, id, type, subject, time, data, traceparent FROM events ORDER BY seq",
+    )
+    .fetch_all(&mut connection)
+    .await
+    .unwrap()
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -71,6 +79,7 @@ async fn what_is_exported_and_imported_is_the_same_in_the_same_order() {
         assert!(told.contains("imported 2500 events; 0 were there already"), "{told}");
         assert_eq!(said(&other).await, said(&place).await);
         assert_eq!(said(&other).await[2].6.as_deref(), Some("null"), "null is a payload");
+        assert!(said(&other).await[3].7.is_some(), "the span that it was made in is kept");
         // Every other event has an id, and is not stored twice.
         let told = ok(&run(&other, &to.base, &["import", &file, "--from-line", "2301"], "").await);
         assert!(told.contains("imported 100 events; 100 were there already"), "{told}");
@@ -229,7 +238,7 @@ async fn an_export_is_selected_resumed_and_never_overwritten() {
     }
     let csv = std::fs::read_to_string(path("orders.csv")).unwrap();
     assert!(csv.starts_with(
-        "seq,stream,source,id,type,subject,time,created_at,data\r\n2,orders.eu,,,t1,\"'=s,1\","
+        "seq,stream,source,id,type,subject,time,created_at,data,traceparent\r\n2,orders.eu,,,t1,\"'=s,1\","
     ));
     let lines =
         json(&run(&place, &server.base, &["export", "audits", "--last", "2", "--before", "200"], "").await);
@@ -294,7 +303,7 @@ async fn a_refused_element_is_named_and_the_import_stops_or_goes_on_as_told() {
     let stopped = run(&place, &server.base, &["import", "bad.json"], "").await;
     let told = String::from_utf8_lossy(&stopped.stderr).into_owned();
     assert_eq!(stopped.status.code(), Some(1));
-    assert!(told.contains("element 34 is refused: /traceparent is "), "{told}");
+    assert!(told.contains("element 34 is refused: /traceparent must be "), "{told}");
     assert!(told.contains("--from-element 34"), "{told}");
     assert_eq!(said(&place).await.len(), 33, "all before it is stored, nothing behind it");
     for (file, item, appended) in [("bad.json", "element", 862), ("bad.ndjson", "line", 0)] {
@@ -470,7 +479,7 @@ async fn an_import_closes_the_streams_that_had_ended_and_leaves_out_what_the_oth
     let expected = "imported 10 events; 0 were there already, 0 were refused, 1 of the server's own stream were left out";
     assert!(told.contains(expected), "{told}");
     let without_own = |mut said: Vec<_>| {
-        said.retain(|row: &(String, _, _, _, _, _, _)| row.0 != "evertail");
+        said.retain(|row: &Said| row.0 != "evertail");
         said
     };
     assert_eq!(said(&other).await, without_own(said(&place).await));

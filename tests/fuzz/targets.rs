@@ -124,6 +124,7 @@ fn binary(content: &Content) -> HeaderMap {
         ("ce-type", Some(content.r#type.as_str())),
         ("ce-subject", content.subject.as_deref()),
         ("ce-time", content.time.as_deref()),
+        ("ce-traceparent", content.traceparent.as_deref()),
         ("ce-stream", Some(content.stream.as_str())),
         ("content-type", Some("application/json")),
     ];

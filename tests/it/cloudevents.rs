@@ -209,7 +209,9 @@ async fn what_could_not_be_read_back_is_refused_by_name() {
         (json!({"datacontenttype": "text/csv", "data": "a,b"}), "/datacontenttype"),
         (json!({"datacontenttype": "text/plain; charset=latin1", "data": "a"}), "/datacontenttype"),
         (json!({"datacontenttype": "text/plain"}), "/data"),
-        (json!({"traceparent": "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"}), "/traceparent"),
+        (json!({"traceparent": "00-0AF7651916CD43DD8448EB211C80319C-b7ad6b7169203331-01"}), "/traceparent"),
+        (json!({"traceparent": ""}), "/traceparent"),
+        (json!({"tracestate": "a=b"}), "/tracestate"),
         (json!({"comexampleextension": true}), "/comexampleextension"),
         (json!({"stream": "b"}), "/stream"),
         (json!({"sequence": "7"}), "/sequence"),
@@ -288,7 +290,7 @@ fn shown(row: &Row) -> Value {
         "id": row.id.as_ref().unwrap_or(&sequence), "sequence": sequence,
         "source": if row.source.is_empty() { format!("/api/v1/{}", row.stream) } else { row.source.clone() },
     });
-    for (name, value) in [("subject", &row.subject), ("time", &row.time)] {
+    for (name, value) in [("subject", &row.subject), ("time", &row.time), ("traceparent", &row.traceparent)] {
         if let Some(value) = value {
             event[name] = json!(value);
         }
@@ -325,6 +327,11 @@ async fn log_of_all_kinds(window_bytes_max: usize) -> Server {
             }
             if n % 2 > 0 {
                 members.push("\"time\":\"2026-11-21T10:00:00.5+01:00\"".into());
+            }
+            if n % 6 > 3 {
+                members.push(
+                    "\"traceparent\":\"00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01\"".into(),
+                );
             }
             if let Some(data) = payloads.get(n % 7) {
                 members.push(format!("\"data\":{data}"));

@@ -426,6 +426,23 @@ async fn accept_chooses_the_representation() {
     assert_eq!(reply.header("content-type"), "text/event-stream; charset=utf-8");
 }
 
+#[tokio::test]
+async fn id_of_a_request_is_taken_from_a_proxy_if_it_is_one() {
+    let server = Server::start().await;
+    let longest = "x".repeat(64);
+    for id in ["7f2c-4e", "Root=1-67891233-abcdef", longest.as_str()] {
+        let reply = Reply::of(server.get("/nowhere").header("x-request-id", id)).await;
+        assert_eq!((reply.header("x-request-id"), reply.json()["instance"].as_str()), (id, Some(id)));
+    }
+    let too_long = "x".repeat(65);
+    for ids in [&[""][..], &["a b"], &["a\"b"], &["a}"], &[too_long.as_str()], &["a", "a"]] {
+        let request =
+            ids.iter().fold(server.get("/nowhere"), |request, id| request.header("x-request-id", *id));
+        let reply = Reply::of(request).await;
+        assert!(reply.header("x-request-id").starts_with("req-"), "{ids:?}");
+    }
+}
+
 /// Origins of this machine, and origins that are not.
 const LOCAL: [&str; 4] =
     ["http://localhost:3000", "https://localhost", "http://127.0.0.1:5173", "http://[::1]:80"];

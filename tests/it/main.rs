@@ -6,6 +6,7 @@
 //! | `resume`, `dialect` | the resume contract: where a reader begins, and every byte it is sent |
 //! | `append`, `pages`, `selection` | POST in all its forms; JSON pages, NDJSON, one event; what is selected, everywhere the same |
 //! | `cloudevents` | CloudEvents in and out |
+//! | `trace` | the span that an event was made in |
 //! | `streams` | which streams there are, and their totals |
 //! | `retention` | trims, holds and dry runs; what readers are told of what is gone |
 //! | `auth`, `jwt` | who may do what; JSON Web Tokens, right and forged |
@@ -52,3 +53,4 @@ mod streams;
 mod table;
 mod tls;
 mod top;
+mod trace;

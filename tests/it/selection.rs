@@ -121,8 +121,9 @@ async fn every_way_to_read_gives_the_same_events() {
             let csv = Reply::of(server.get(&base).header("accept", "text/csv")).await;
             assert_eq!(csv.header("content-type"), "text/csv; charset=utf-8");
             let csv = csv.text();
-            let records =
-                csv.strip_prefix("seq,stream,source,id,type,subject,time,created_at,data\r\n").unwrap();
+            let records = csv
+                .strip_prefix("seq,stream,source,id,type,subject,time,created_at,data,traceparent\r\n")
+                .unwrap();
             let seqs = records.split_terminator("\r\n").map(|record| record.split(',').next().unwrap());
             assert_eq!(seqs.map(|seq| seq.parse().unwrap()).collect::<Vec<u64>>(), expected, "CSV: {query}");
             assert_eq!(walk(&server, &format!("{base}&limit=7"), "next").await, expected, "next: {query}");
@@ -266,7 +267,7 @@ async fn csv_has_columns_and_no_other_format() {
         |query: &str, accept| server.get(&format!("/api/v1/events{query}")).header("accept", accept);
     let with = Reply::of(request("", "text/csv")).await.text();
     let without = Reply::of(request("", "text/csv; header=absent")).await.text();
-    let header = "seq,stream,source,id,type,subject,time,created_at,data\r\n";
+    let header = "seq,stream,source,id,type,subject,time,created_at,data,traceparent\r\n";
     assert_eq!((with.strip_prefix(header), without.lines().count()), (Some(without.as_str()), 2));
     for query in ["?format=cloudevents", "?format=data"] {
         let reply = Reply::of(request(query, "text/csv")).await;

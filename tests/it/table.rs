@@ -16,6 +16,7 @@ pub(crate) struct Row {
     pub(crate) time: Option<String>,
     pub(crate) created_at: String,
     pub(crate) data: Option<String>,
+    pub(crate) traceparent: Option<String>,
 }
 
 impl Row {
@@ -31,6 +32,7 @@ impl Row {
             ("type", Some(&self.r#type)),
             ("subject", self.subject.as_ref()),
             ("time", self.time.as_ref()),
+            ("traceparent", self.traceparent.as_ref()),
             ("created_at", Some(&self.created_at)),
         ] {
             members.extend(value.map(|value| format!("\"{name}\":{}", quoted(value))));
@@ -49,7 +51,7 @@ pub(crate) async fn connect(file: &Path) -> SqliteConnection {
 pub(crate) async fn read(file: &Path) -> Vec<Row> {
     let mut connection = connect(file).await;
     let rows = sqlx::query(
-        "SELECT seq, stream, source, id, type, subject, time, created_at, data FROM events ORDER BY seq",
+        "SELECT seq, stream, source, id, type, subject, time, created_at, data, traceparent FROM events ORDER BY seq",
     )
     .fetch_all(&mut connection)
     .await
@@ -66,6 +68,7 @@ pub(crate) async fn read(file: &Path) -> Vec<Row> {
             time: row.get(6),
             created_at: row.get(7),
             data: row.get(8),
+            traceparent: row.get(9),
         })
         .collect();
     for pair in rows.windows(2) {

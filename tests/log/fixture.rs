@@ -168,12 +168,10 @@ pub(crate) async fn stored_of(connection: &mut SqliteConnection, name: &str) -> 
 
 /// The retained events as another process reads them.
 pub(crate) async fn stored(connection: &mut SqliteConnection) -> Vec<Event> {
-    let rows = sqlx::query(
-        "SELECT seq, stream, source, id, type, subject, time, created_at, data FROM events ORDER BY seq",
-    )
-    .fetch_all(connection)
-    .await
-    .expect("the view is readable");
+    let rows = sqlx::query("SELECT * FROM events ORDER BY seq")
+        .fetch_all(connection)
+        .await
+        .expect("the view is readable");
     let text = |row: &SqliteRow, column: &str| row.get::<Option<String>, _>(column).map(Arc::<str>::from);
     let required = |row: &SqliteRow, column: &str| text(row, column).expect("the column is NOT NULL");
     let event = |row: &SqliteRow| Event {
@@ -186,6 +184,8 @@ pub(crate) async fn stored(connection: &mut SqliteConnection) -> Vec<Event> {
             r#type: EventType::stored(required(row, "type")),
             subject: text(row, "subject"),
             time: text(row, "time"),
+            // A log that an earlier version left has no such column.
+            traceparent: row.try_get::<Option<String>, _>("traceparent").ok().flatten().map(Arc::from),
             data: text(row, "data"),
         },
     };
@@ -195,7 +195,7 @@ pub(crate) async fn stored(connection: &mut SqliteConnection) -> Vec<Event> {
 /// An event as one line of JSON, written down from the documentation and not from the encoder.
 pub(crate) fn line(event: &Event) -> String {
     let quote = |text: &str| serde_json::to_string(text).expect("text is JSON");
-    let Content { stream, source, id, r#type, subject, time, data } = &event.content;
+    let Content { stream, source, id, r#type, subject, time, traceparent, data } = &event.content;
     let mut members =
         vec![format!("\"seq\":{}", event.seq), format!("\"stream\":{}", quote(stream.as_str()))];
     if !source.is_empty() {
@@ -205,6 +205,7 @@ pub(crate) fn line(event: &Event) -> String {
     members.push(format!("\"type\":{}", quote(r#type.as_str())));
     members.extend(subject.as_deref().map(|subject| format!("\"subject\":{}", quote(subject))));
     members.extend(time.as_deref().map(|time| format!("\"time\":{}", quote(time))));
+    members.extend(traceparent.as_deref().map(|span| format!("\"traceparent\":{}", quote(span))));
     members.push(format!("\"created_at\":\"{}\"", event.created_at));
     members.extend(data.as_deref().map(|data| format!("\"data\":{data}")));
     format!("{{{}}}\n", members.join(","))

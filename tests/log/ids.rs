@@ -95,6 +95,10 @@ async fn id_with_any_other_content_is_refused_and_names_the_event_that_has_it() 
         assert_eq!(refusal, Refusal::IdReused { index: 1, seq: 2 });
     }
     assert_eq!(log.bounds().last_seq, 2);
+    // Another attempt is another span.
+    let mut again = same;
+    again.traceparent = Some(Arc::from("00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"));
+    assert_eq!(seen(&append(&log, [again]).await.unwrap()), [(2, true)]);
     close(log, task).await;
 }
 

@@ -138,6 +138,11 @@ async fn every_broken_promise_is_found_and_nothing_else() {
             "the data of event 5000 is on more than one line",
         ),
         (
+            Check::Data,
+            "UPDATE log SET traceparent = '01-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01' WHERE seq = 5000",
+            "the traceparent of event 5000 is none",
+        ),
+        (
             Check::Totals,
             "UPDATE streams SET events = 1 WHERE name = 'debug'",
             "the totals of the stream debug are wrong: 1 events of ",
@@ -311,8 +316,8 @@ async fn what_is_no_log_of_this_version_is_refused_with_the_next_step() {
     let place = rich().await;
     let open = async || Inspection::open(&place.file()).await.unwrap_err();
     let mut other = place.other_process().await;
-    damage(&mut other, "UPDATE meta SET format = 6").await;
-    assert!(matches!(open().await, InspectError::Format { format: 6, known: 5, .. }));
+    damage(&mut other, "UPDATE meta SET format = 7").await;
+    assert!(matches!(open().await, InspectError::Format { format: 7, known: 6, .. }));
     sqlx::query("PRAGMA application_id = 7").execute(&mut other).await.unwrap();
     assert!(matches!(open().await, InspectError::NotALog { .. }));
     other.close().await.unwrap();

@@ -72,13 +72,13 @@ async fn log_of_a_newer_format_is_refused_and_left_alone() {
     append(&log, [content("a", None, "1")]).await.unwrap();
     close(log, task).await;
     let mut newer = place.other_process().await;
-    sqlx::query("UPDATE meta SET format = 6").execute(&mut newer).await.unwrap();
+    sqlx::query("UPDATE meta SET format = 7").execute(&mut newer).await.unwrap();
     newer.close().await.unwrap();
     let refused = Log::open(place.settings()).await.unwrap_err();
-    assert!(matches!(refused, OpenError::Newer { format: 6, format_max: 5, .. }), "{refused:?}");
+    assert!(matches!(refused, OpenError::Newer { format: 7, format_max: 6, .. }), "{refused:?}");
     let mut newer = place.other_process().await;
     let format: i64 = sqlx::query_scalar("SELECT format FROM meta").fetch_one(&mut newer).await.unwrap();
-    assert_eq!((format, stored(&mut newer).await.len()), (6, 1));
+    assert_eq!((format, stored(&mut newer).await.len()), (7, 1));
 }
 
 #[tokio::test]

@@ -2,7 +2,8 @@
 
 use crate::cases;
 use evertail::event::{
-    Content, Event, EventText, EventType, StreamName, Timestamp, check_id, check_subject, check_time, compact,
+    Content, Event, EventText, EventType, StreamName, Timestamp, check_id, check_subject, check_time,
+    check_traceparent, compact,
 };
 use evertail::http::{HttpSettings, LimitSettings, OriginSettings, parse_body};
 use evertail::wire::cloud::put_cloud_event;
@@ -54,15 +55,17 @@ fn content() -> impl Strategy<Value = Content> {
     let time = "20[0-9]{2}-0[1-9]-[01][1-9]T[01][0-9]:[0-5][0-9]:[0-5][0-9](\\.[0-9]{1,9})?(Z|[+-]0[0-9]:30)";
     let r#type = prop_oneof![Just("message".to_owned()), text()];
     let optional = || option::of(text());
-    (optional(), optional(), r#type, optional(), option::of(time), option::of(data())).prop_filter_map(
+    let span = option::of("(00-[0-9a-f]{31}1-[0-9a-f]{15}1-|01-[0-9a-f]{31}1-[0-9a-f]{15}1-)[0-9a-f]{2}");
+    (optional(), optional(), r#type, optional(), option::of(time), span, option::of(data())).prop_filter_map(
         "a reserved type",
-        |(source, id, r#type, subject, time, data)| {
+        |(source, id, r#type, subject, time, span, data)| {
             let mut content = Content::new(StreamName::parse("a").ok()?);
             content.source = source.map_or(Some(Arc::from("")), |source| check_id(&source).ok())?;
             content.id = id.map(|id| check_id(&id)).transpose().ok()?;
             content.r#type = EventType::parse(&r#type).ok()?;
             content.subject = subject.map(|subject| check_subject(&subject)).transpose().ok()?;
             content.time = time.map(|time| check_time(&time)).transpose().ok()?;
+            content.traceparent = span.map(|span| check_traceparent(&span)).transpose().ok()?;
             content.data = data;
             Some(content)
         },

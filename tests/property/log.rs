@@ -4,7 +4,7 @@
 
 use crate::cases;
 use crate::fixture::{Place, assert_sound, close, in_time, open, other_process, shown};
-use crate::model::{Fate, Model, ModelReader, STREAMS, Sketch, TYPES};
+use crate::model::{Fate, Model, ModelReader, SPANS, STREAMS, Sketch, TYPES};
 use evertail::event::{Content, Event, Pattern, Selection, Seq, StreamName, Timestamp};
 use evertail::frames::Format;
 use evertail::log::{
@@ -100,8 +100,18 @@ fn sketch() -> impl Strategy<Value = Sketch> {
         2 => (0..6_u8, prop_oneof![6 => Just(0_u8), 1 => 1..5_u8]).prop_map(Some),
     ];
     let data = prop_oneof![8 => 0..6_usize, 1 => 6..40_usize];
-    (0..STREAMS.len(), prop_oneof![4 => Just(0_usize), 1 => Just(1)], id, 0..TYPES.len(), data)
-        .prop_map(|(stream, source, id, r#type, data)| Sketch { stream, source, id, r#type, data })
+    let source = prop_oneof![4 => Just(0_usize), 1 => Just(1)];
+    let traceparent = prop_oneof![3 => Just(0_usize), 1 => 1..SPANS.len()];
+    (0..STREAMS.len(), source, id, 0..TYPES.len(), data, traceparent).prop_map(
+        |(stream, source, id, r#type, data, traceparent)| Sketch {
+            stream,
+            source,
+            id,
+            r#type,
+            data,
+            traceparent,
+        },
+    )
 }
 
 fn request() -> impl Strategy<Value = Request> {
@@ -495,7 +505,7 @@ impl Run {
 
 async fn insert(connection: &mut SqliteConnection, content: &Content) -> Result<(), sqlx::Error> {
     sqlx::query(
-        "INSERT INTO events (stream, source, id, type, subject, time, data) VALUES (?, ?, ?, ?, ?, ?, ?)",
+        "INSERT INTO events (stream, source, id, type, subject, time, data, traceparent) VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
     )
     .bind(content.stream.to_string())
     .bind((!content.source.is_empty()).then(|| content.source.clone()))
@@ -504,6 +514,7 @@ async fn insert(connection: &mut SqliteConnection, content: &Content) -> Result<
     .bind(content.subject.clone())
     .bind(content.time.clone())
     .bind(content.data.clone())
+    .bind(content.traceparent.clone())
     .execute(connection)
     .await
     .map(drop)

@@ -90,7 +90,9 @@ impl Model {
             |event: &&Event| key(&event.content).is_some_and(|found| Some(found) == key(content));
         match self.events.iter().find(has_its_id) {
             None => self.end_of(&content.stream).map_or(Fate::New, Fate::Closed),
-            Some(event) if !self.is_retained(event) || event.content == *content => Fate::Repeat(event.seq),
+            Some(event) if !self.is_retained(event) || is_same(&event.content, content) => {
+                Fate::Repeat(event.seq)
+            }
             Some(event) => Fate::Reuse(event.seq),
         }
     }
@@ -207,7 +209,7 @@ impl Model {
 
     fn refusal(&self, contents: &[Content]) -> Option<Refusal> {
         for (index, content) in contents.iter().enumerate() {
-            let is_other = |earlier: &Content| key(earlier) == key(content) && earlier != content;
+            let is_other = |earlier: &Content| key(earlier) == key(content) && !is_same(earlier, content);
             match self.fate(content) {
                 Fate::Repeat(_) => {}
                 Fate::Reuse(seq) => return Some(Refusal::IdReused { index, seq }),
@@ -405,6 +407,12 @@ fn frame(event: &Event, format: Format) -> String {
     }
 }
 
+/// Whether one repeats the other: everything but the span that it was made in.
+fn is_same(one: &Content, other: &Content) -> bool {
+    let bare = |content: &Content| Content { traceparent: None, ..content.clone() };
+    bare(one) == bare(other)
+}
+
 /// An event in a few strokes: few streams, ids and shapes, so that they meet.
 #[derive(Clone, Debug)]
 pub(crate) struct Sketch {
@@ -414,9 +422,15 @@ pub(crate) struct Sketch {
     pub(crate) id: Option<(u8, u8)>,
     pub(crate) r#type: usize,
     pub(crate) data: usize,
+    pub(crate) traceparent: usize,
 }
 
 pub(crate) const STREAMS: [&str; 4] = ["a", "a.b", "a.b.c", "orders.eu-1"];
+pub(crate) const SPANS: [Option<&str>; 3] = [
+    None,
+    Some("00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"),
+    Some("00-0af7651916cd43dd8448eb211c80319c-00f067aa0ba902b7-00"),
+];
 const SOURCES: [&str; 2] = ["", "/else \"where\""];
 pub(crate) const TYPES: [&str; 4] = ["message", "user", "user.login", "ü.\u{2028} x"];
 const DATA: [Option<&str>; 6] = [
@@ -432,6 +446,7 @@ impl Sketch {
     pub(crate) fn content(&self) -> Content {
         let mut content = Content::new(stream(STREAMS[self.stream]));
         content.source = Arc::from(SOURCES[self.source]);
+        content.traceparent = SPANS[self.traceparent].map(Arc::from);
         if let Some((id, variant)) = self.id {
             content.id = Some(Arc::from(format!("id\u{fc}-{id}")));
             content.data = Some(Arc::from(format!("{}", id / 2)));

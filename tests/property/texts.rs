@@ -21,6 +21,7 @@ struct Row {
     r#type: Vec<u8>,
     subject: Option<Vec<u8>>,
     time: Option<Vec<u8>>,
+    traceparent: Option<Vec<u8>>,
     created_at: &'static str,
     data: Option<Vec<u8>>,
 }
@@ -62,7 +63,7 @@ fn data() -> impl Strategy<Value = Option<Vec<u8>>> {
         b"\n",
         b"[\t1]",
         b"\"\x00\"",
-        b"1\n2\x1fa\x1f\x1f\x1fmessage\x1f\x1f\x1f2026-11-21T09:00:00.000000Z\x1f1",
+        b"1\n2\x1fa\x1f\x1f\x1fmessage\x1f\x1f\x1f\x1f2026-11-21T09:00:00.000000Z\x1f1",
     ];
     let plain: Vec<&[u8]> = vec![b"1", b"{\"a\":[1,null]}", b"\"x\\ny\"", b"\"\"", "\"ü\u{7f}\"".as_bytes()];
     let large = select(vec![100_usize, 16_383, 16_384, 16_385, 40_000]);
@@ -81,14 +82,15 @@ fn row() -> impl Strategy<Value = Row> {
     ];
     let optional = || prop_oneof![3 => Just(None), 1 => name().prop_map(Some)];
     let source = prop_oneof![4 => Just(Vec::new()), 1 => name()];
-    (name(), source, optional(), name(), optional(), optional(), created_at, data()).prop_map(
-        |(stream, source, id, r#type, subject, time, created_at, data)| Row {
+    (name(), source, optional(), name(), optional(), optional(), optional(), created_at, data()).prop_map(
+        |(stream, source, id, r#type, subject, time, traceparent, created_at, data)| Row {
             stream,
             source,
             id,
             r#type,
             subject,
             time,
+            traceparent,
             created_at,
             data,
         },
@@ -125,9 +127,9 @@ fn options() -> impl Strategy<Value = ReaderOptions> {
 
 async fn insert(connection: &mut SqliteConnection, row: &Row) {
     sqlx::query(
-        "INSERT INTO log (seq, stream, source, id, type, subject, time, created_at, data)
+        "INSERT INTO log (seq, stream, source, id, type, subject, time, traceparent, created_at, data)
          SELECT coalesce(max(seq), 0) + 1, CAST(? AS TEXT), CAST(? AS TEXT), CAST(? AS TEXT), CAST(? AS TEXT),
-                CAST(? AS TEXT), CAST(? AS TEXT), ?, CAST(? AS TEXT) FROM log",
+                CAST(? AS TEXT), CAST(? AS TEXT), CAST(? AS TEXT), ?, CAST(? AS TEXT) FROM log",
     )
     .bind(row.stream.clone())
     .bind(row.source.clone())
@@ -135,6 +137,7 @@ async fn insert(connection: &mut SqliteConnection, row: &Row) {
     .bind(row.r#type.clone())
     .bind(row.subject.clone())
     .bind(row.time.clone())
+    .bind(row.traceparent.clone())
     .bind(row.created_at)
     .bind(row.data.clone())
     .execute(connection)

@@ -153,6 +153,7 @@ fn cloud_event() -> Value {
             "type": text(),
             "subject": text(),
             "time": {"type": "string", "format": "date-time"},
+            "traceparent": text(),
             "stream": text(),
             "recordedtime": {"type": "string", "format": "date-time", "description": "When it was received."},
             "datacontenttype": text(),

@@ -1,7 +1,7 @@
 //! The bodies that operations take. They are read by hand, member by member; these schemas say the same to a machine, and
 //! schemathesis holds the one against the other.
 
-use super::parameters::{duration, event_type, hold_name, seq, stream_name, text};
+use super::parameters::{duration, event_type, hold_name, seq, stream_name, text, traceparent};
 use crate::auth::{PATTERNS_MAX, TICKET_MAX};
 use crate::event::ID_CHARS_MAX;
 use crate::http::{HttpSettings, cloudevents, session};
@@ -22,6 +22,7 @@ fn event(is_placed: bool) -> Value {
             "source": with(source(), "Where it comes from."),
             "subject": with(text(ID_CHARS_MAX), "What it is about."),
             "time": {"type": "string", "format": "date-time", "description": "When it happened; stored as given."},
+            "traceparent": with(traceparent(), "The span it was made in; without it, that of the request."),
             "data": {"description": "The payload: any JSON value."},
         },
         "examples": [{"type": "user.login", "data": {"actor": "alice"}}],
@@ -66,6 +67,7 @@ fn cloud_event(is_placed: bool) -> Value {
             "type": event_type(),
             "subject": or_null(text(ID_CHARS_MAX)),
             "time": or_null(json!({"format": "date-time"})),
+            "traceparent": or_null(traceparent()),
             "datacontenttype": {"enum": ["application/json", null]},
             "data": {"description": "The payload: any JSON value. With a datacontenttype of text/plain, a string."},
         },
@@ -165,7 +167,7 @@ pub(super) fn bodies(settings: &HttpSettings) -> Map<String, Value> {
         let batch = |of: &str| json!({"type": "array", "items": reference(of), "maxItems": settings.batch_events_max});
         let mut form =
             json!({"type": "object", "additionalProperties": false, "minProperties": 1, "properties": {}});
-        for member in ["id", "type", "source", "subject", "time"] {
+        for member in ["id", "type", "source", "subject", "time", "traceparent"] {
             form["properties"][member] =
                 json!({"$ref": format!("#/components/schemas/{event}/properties/{member}")});
         }

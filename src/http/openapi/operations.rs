@@ -105,7 +105,7 @@ const READING: &[&str] = &[
     "If-None-Match",
 ];
 
-const APPENDING: &[&str] = &["Idempotency-Key", "If-Match"];
+const APPENDING: &[&str] = &["Idempotency-Key", "If-Match", "traceparent"];
 
 const APPEND_DESCRIPTION: &str = "An ack means that the events are in a committed, fsynced transaction. One event is \
     answered with a receipt, a batch with an array of receipts in its order: it is stored whole or not at all, and \

@@ -90,6 +90,7 @@ pub(super) fn parameters() -> Map<String, Value> {
         ("streams_limit", query("limit", streams_limit(), "At most so many.")),
         ("reason", query("reason", text(ID_CHARS_MAX), "Why.")),
         ("Idempotency-Key", header("Idempotency-Key", text(ID_CHARS_MAX - 8), KEY)),
+        ("traceparent", header("traceparent", json!({"type": "string"}), TRACEPARENT)),
         (
             "If-Match",
             header("If-Match", precondition(), "Append only if this is the last seq; `\"0\"` for none."),
@@ -100,8 +101,15 @@ pub(super) fn parameters() -> Map<String, Value> {
 
 const FORMAT: &str = "Each event as its JSON, as its payload alone, or as a CloudEvent.";
 const PRODUCER: &str = "With who appended each event, and from where, for who may administer.";
+const TRACEPARENT: &str = "The span that the request is made in (W3C Trace Context), kept with its events. One that cannot be read is none.";
+
 const KEY: &str =
     "Stands in for missing ids: one event gets it as its id, those of a batch `key/0`, `key/1`, ...";
+
+/// A span of W3C Trace Context, in the version in which it is kept.
+pub(super) fn traceparent() -> Value {
+    json!({"type": "string", "pattern": "^00-(?!0+-)[0-9a-f]{32}-(?!0+-)[0-9a-f]{16}-[0-9a-f]{2}$"})
+}
 
 /// The type of an event that a producer gives.
 pub(super) fn event_type() -> Value {

@@ -2,7 +2,7 @@
 
 use super::index::{self, Places};
 use super::{Check, FROM_BACKUP, Finding, Marks, Progress, Tally};
-use crate::event::{Seq, Timestamp};
+use crate::event::{Seq, Timestamp, check_traceparent};
 use crate::store::StoreError;
 use crate::store::blocks::BLOCK_SEQS;
 use crate::store::read::{from_sql, to_sql};
@@ -99,7 +99,7 @@ async fn look(
 ) -> Result<(), StoreError> {
     // What is looked at here stays in SQLite: a payload may have 16 MiB.
     let sql = "SELECT seq, stream, type, created_at, data IS NULL OR json_valid(data),
-                      instr(data, char(10)) > 0 OR instr(data, char(13)) > 0
+                      instr(data, char(10)) > 0 OR instr(data, char(13)) > 0, traceparent
                FROM log WHERE seq >= ? AND seq <= ? ORDER BY seq";
     let mut rows = sqlx::query(sql).bind(to_sql(seen.next_seq)).bind(to_sql(end)).fetch(connection);
     while let Some(row) = rows.try_next().await? {
@@ -118,6 +118,11 @@ async fn look(
             seen.data.add(|| format!("the data of event {seq} is not JSON"));
         } else if row.try_get::<Option<bool>, _>(5)? == Some(true) {
             seen.data.add(|| format!("the data of event {seq} is on more than one line"));
+        }
+        let traceparent: Option<&[u8]> = row.try_get_unchecked(6)?;
+        let is_span = |text| check_traceparent(text).is_ok_and(|kept| *kept == *text);
+        if traceparent.is_some_and(|bytes| !std::str::from_utf8(bytes).is_ok_and(is_span)) {
+            seen.data.add(|| format!("the traceparent of event {seq} is none"));
         }
         if let Some(places) = places.as_deref_mut() {
             let key = (row.try_get::<String, _>(1)?, row.try_get::<String, _>(2)?);
