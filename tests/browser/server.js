@@ -13,6 +13,11 @@ import { fileURLToPath } from 'node:url';
 const BINARY =
   process.env.EVERTAIL_BIN || fileURLToPath(new URL('../../target/debug/evertail', import.meta.url));
 
+/** The environment without settings of whoever runs the tests. */
+const ENVIRONMENT = Object.fromEntries(
+  Object.entries(process.env).filter(([name]) => !name.startsWith('EVERTAIL_')),
+);
+
 const running = new Set();
 const killAll = () => running.forEach((child) => child.kill('SIGKILL'));
 process.on('exit', killAll);
@@ -57,7 +62,7 @@ export class Server {
   /** Makes a token on the file, while the server does not run. */
   createToken(...grants) {
     const parts = ['token', 'create', '--name', 'test', '--file', this.file, ...grants];
-    return JSON.parse(execFileSync(BINARY, parts, { cwd: this.folder, encoding: 'utf8' }));
+    return JSON.parse(execFileSync(BINARY, parts, { cwd: this.folder, env: ENVIRONMENT, encoding: 'utf8' }));
   }
 
   constructor(port, settings) {
@@ -73,11 +78,10 @@ export class Server {
 
   /** Starts it, again on the same port and file; returns once it serves. */
   async start() {
-    const given = Object.entries(process.env).filter(([name]) => !name.startsWith('EVERTAIL_'));
     const child = spawn(BINARY, [], {
       cwd: this.folder,
       env: {
-        ...Object.fromEntries(given),
+        ...ENVIRONMENT,
         EVERTAIL_LISTEN: `127.0.0.1:${this.port}`,
         EVERTAIL_FILE: this.file,
         EVERTAIL_LOG_FORMAT: 'json',
